@@ -1,0 +1,104 @@
+"""What a user may set. Frozen, keyword-only, checked at construction; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Distance(StrEnum):
+    """Distance of a pair, on L2-normalised embeddings."""
+
+    SQUARED_EUCLIDEAN = "squared_euclidean"
+    EUCLIDEAN = "euclidean"
+    COSINE = "cosine"
+
+
+class QueryKind(StrEnum):
+    """What a query is made of."""
+
+    CONFUSION_PAIRS = "confusion"
+    MIS_SIMILAR_PAIRS = "mis_similar"
+    CONFUSION_GROUPS = "group"
+
+
+class NeighborSpace(StrEnum):
+    """Where neighbours are looked for; vectors of both are L2-normalised."""
+
+    EMBEDDING = "embedding"
+    PENULTIMATE = "penultimate"
+
+
+class VoteRule(StrEnum):
+    """How neighbours vote for a label (relabel, algorithm 1)."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitStep:
+    """One step of length `radius` (Frobenius norm of the change of the head weight) along the gradient."""
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius must be above 0 and finite, got {self.radius}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSteps:
+    """Plain gradient steps as the published code takes them, stopping once the distance has changed by 1."""
+
+    steps: int = 50
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfluenceConfig:
+    """How influence is computed (eq. 6).
+
+    Attributes:
+        step: How theta is moved from theta_0.
+        num_thetas: 1 is the ascent, 2 adds the descent, more add random directions orthogonal to all before
+            (unit step only).
+        normalize: Divide by |theta - theta_0| as eq. 6 does; the published code does not.
+        distance: Distance of a pair.
+        seed: Seeds the random directions.
+    """
+
+    step: UnitStep | PublishedSteps = field(default_factory=UnitStep)
+    num_thetas: int = 2
+    normalize: bool = True
+    distance: Distance = Distance.SQUARED_EUCLIDEAN
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_thetas < 1:
+            raise ValueError(f"num_thetas must be at least 1, got {self.num_thetas}")
+        if self.num_thetas > 2 and isinstance(self.step, PublishedSteps):
+            raise ValueError("more than 2 thetas need a unit step: random directions have no published stepping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelConfig:
+    """How labels are suggested (algorithm 1).
+
+    Attributes:
+        num_neighbors: Neighbours that vote; None means the median number of samples in a class.
+        vote: How they vote.
+    """
+
+    num_neighbors: int | None = None
+    vote: VoteRule = VoteRule.SOFT
+
+    def __post_init__(self) -> None:
+        if self.num_neighbors is not None and self.num_neighbors < 1:
+            raise ValueError(f"num_neighbors must be at least 1, got {self.num_neighbors}")
