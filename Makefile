@@ -1,0 +1,100 @@
+# Everything that CI does is a verb here. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := deploy/locks
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+GEN_STAMP := .venv-gen/.installed-$(shell cksum < $(LOCKS)/gen.lock | cut -d' ' -f1)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+TEST_WORKERS ?= 2
+
+STORE ?= local
+DATA ?= digits
+OUT ?= out/demo
+
+.PHONY: help
+help: ## List the verbs
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- what a user runs -------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv with the pinned packages (about 6 GB the first time); reused while the lock is the same
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none of python3, python3.1x was found (set PYTHON=...)." >&2; exit 1; }
+	@echo "==> setting up $(VENV) with $$($(PYTHON) --version); the first time this fetches about 3 GB of packages"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@awk '/^uv==/{p=1} p{print} p && !/\\$$/{exit}' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@rm -f $(VENV)/.installed-* && touch $@
+	@echo "==> $(VENV) is ready"
+
+.PHONY: demo
+demo: setup ## Run the main job end to end [STORE=local|s3] [DATA=digits|<omniglot folder>] [OUT=out/demo]
+	@$(BIN)/python -m services.demo --store '$(STORE)' --data '$(DATA)' --out '$(OUT)'
+
+.PHONY: test
+test: setup ## Run the tests
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
+
+# --- what a developer runs --------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: setup check-python check-proto check-deploy ## Format, lint, strict types, import contracts, proto, images
+
+.PHONY: check-python
+check-python: setup
+	@echo "==> format, lint"; $(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@echo "==> types"; $(BIN)/mypy
+	@echo "==> import contracts"; $(BIN)/lint-imports
+
+.PHONY: check-proto
+check-proto: setup $(GEN_STAMP)
+	@echo "==> proto"; cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf format -d --exit-code
+	@echo "==> generated code is fresh"; rm -rf out/gen && mkdir -p out/gen
+	@$(call generate,out/gen) && diff -r proto/gen/eif out/gen/eif --exclude=__pycache__ || { echo "proto/gen is stale: run 'make gen' and commit it" >&2; exit 1; }
+
+.PHONY: check-deploy
+check-deploy: setup
+	@echo "==> images"; $(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+.PHONY: format
+format: setup ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && cd proto && ../$(BIN)/buf format -w
+
+.PHONY: gen
+gen: $(GEN_STAMP) ## Generate proto/gen from proto/
+	@rm -rf proto/gen/eif && $(call generate,proto/gen)
+
+# Generated with protobuf 6 tools: the code then loads on protobuf 6 and 7 (docs/decisions/dependencies.md).
+define generate
+.venv-gen/bin/python -m grpc_tools.protoc -I proto --python_out=$(1) --grpc_python_out=$(1) \
+	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	--plugin=protoc-gen-mypy=.venv-gen/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=.venv-gen/bin/protoc-gen-mypy_grpc \
+	$$(cd proto && find eif -name '*.proto' | sort)
+endef
+
+$(GEN_STAMP): $(LOCKS)/gen.lock | setup
+	@test -x .venv-gen/bin/python || $(PYTHON) -m venv .venv-gen
+	@$(BIN)/uv pip sync --quiet --python .venv-gen/bin/python --require-hashes $(LOCKS)/gen.lock
+	@rm -f .venv-gen/.installed-* && touch $@
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package eif-service
+.PHONY: lock
+lock: setup ## Resolve the dependencies again into requirements.lock and deploy/locks
+	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	@for image in influence:server worker:engine embedding:embedding; do \
+		$(COMPILE) pyproject.toml --extra $${image#*:} --constraint requirements.lock -o $(LOCKS)/$${image%:*}.lock; done
+	@$(COMPILE) $(LOCKS)/gen.in -o $(LOCKS)/gen.lock
+
+.PHONY: clean
+clean: ## Remove what the verbs made, but not .venv
+	@rm -rf out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
