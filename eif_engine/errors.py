@@ -32,7 +32,7 @@ class EifError(Exception):
 
     reason: str = "INTERNAL"
 
-    def __init__(self, message: str, **metadata: str | int | float) -> None:
+    def __init__(self, message: str, **metadata: str | float) -> None:
         super().__init__(message)
         self.message = message
         self.metadata: dict[str, str] = {key: str(value) for key, value in metadata.items()}

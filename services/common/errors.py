@@ -19,7 +19,7 @@ class ServiceError(EifError):
         **metadata: The dynamic parts of the message, by name.
     """
 
-    def __init__(self, reason: str, message: str, **metadata: str | int | float) -> None:
+    def __init__(self, reason: str, message: str, **metadata: str | float) -> None:
         if reason not in STATUS_BY_REASON:
             raise ValueError(f"reason {reason} is not in STATUS_BY_REASON")
         super().__init__(message, **metadata)

@@ -35,7 +35,7 @@ class FailedMessage(Frozen):
     type: Literal["failed"] = "failed"
     reason: str
     message: str
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = Field(default_factory=dict)
 
 
 class CancelledMessage(Frozen):

@@ -92,7 +92,9 @@ class InfluenceOptions(Frozen):
     @model_validator(mode="after")
     def _random_thetas_need_a_unit_step(self) -> InfluenceOptions:
         if self.num_thetas > 2 and isinstance(self.step, PublishedStepsOptions):
-            raise ValueError("influence.num_thetas above 2 needs influence.radius: random directions have no published stepping")
+            raise ValueError(
+                "influence.num_thetas above 2 needs influence.radius: random directions have no published stepping"
+            )
         return self
 
 
@@ -110,7 +112,7 @@ class RankSpec(Frozen):
 
 
 class HarmfulSamples(Frozen):
-    """The head of a rank job's ranking; `query_id` None means the ranking over all queries, `count` None all above 0."""
+    """The head of a rank job's ranking; `query_id` None is the ranking over all queries, `count` None all above 0."""
 
     job: str
     query_id: str | None = None
@@ -146,7 +148,9 @@ class RelabelSpec(Frozen):
     @model_validator(mode="after")
     def _neighbours_come_from_somewhere(self) -> RelabelSpec:
         if self.model is None and self.knn_index is None:
-            raise ValueError("relabel needs relabel.model, or relabel.knn_index for neighbours from the embedding service")
+            raise ValueError(
+                "relabel needs relabel.model, or relabel.knn_index for neighbours from the embedding service"
+            )
         return self
 
 

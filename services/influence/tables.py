@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from services.influence.spec import Frozen
 
 MANIFEST_NAME = "MANIFEST.json"
 
-RANKING = pa.schema(
-    [
-        # `all` first (every sample), then the queries in their order (top_k from each end); within a query by rank.
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-    ]
+
+def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
+    fields: list[pa.Field[Any]] = [pa.field(name, kind, nullable=False) for name, kind in columns]
+    return pa.schema(fields)
+
+
+RANKING = _schema(
+    # `all` first (every sample), then the queries in their order (top_k from each end); within a query by rank.
+    ("query_id", pa.string()),
+    ("rank", pa.int64()),
+    ("sample_id", pa.string()),
+    ("label", pa.string()),
+    ("score", pa.float64()),
 )
 
-PAIRS = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("neighbor_id", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("neighbor_label", pa.string(), nullable=False),
-        pa.field("distance", pa.float64(), nullable=False),
-    ]
+PAIRS = _schema(
+    ("query_id", pa.string()),
+    ("kind", pa.string()),
+    ("sample_id", pa.string()),
+    ("neighbor_id", pa.string()),
+    ("label", pa.string()),
+    ("neighbor_label", pa.string()),
+    ("distance", pa.float64()),
 )
 
-RELABEL = pa.schema(
-    [
-        pa.field("rank", pa.int64(), nullable=False),
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("suggested_label", pa.string(), nullable=False),
-        pa.field("suggested_probability", pa.float64(), nullable=False),
-        pa.field("label_probability", pa.float64(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-        pa.field("neighbor_ids", pa.list_(pa.string()), nullable=False),
-        pa.field("neighbor_labels", pa.list_(pa.string()), nullable=False),
-        pa.field("neighbor_distances", pa.list_(pa.float64()), nullable=False),
-    ]
+RELABEL = _schema(
+    ("rank", pa.int64()),
+    ("sample_id", pa.string()),
+    ("label", pa.string()),
+    ("suggested_label", pa.string()),
+    ("suggested_probability", pa.float64()),
+    ("label_probability", pa.float64()),
+    ("score", pa.float64()),
+    ("neighbor_ids", pa.list_(pa.string())),
+    ("neighbor_labels", pa.list_(pa.string())),
+    ("neighbor_distances", pa.list_(pa.float64())),
 )
 
-QUARANTINE = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
-    ]
+QUARANTINE = _schema(
+    ("sample_id", pa.string()),
+    ("uri", pa.string()),
+    ("split", pa.string()),
+    ("reason", pa.string()),
+    ("message", pa.string()),
 )
 
 SCHEMAS: dict[str, pa.Schema] = {"ranking": RANKING, "pairs": PAIRS, "relabel": RELABEL, "quarantine": QUARANTINE}
