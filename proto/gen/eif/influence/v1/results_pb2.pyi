@@ -378,8 +378,9 @@ class RankedSamplesChunk(_message.Message):
     resume_token: _builtins.str
     """Send it back to go on after this chunk, also to another server or after a restart."""
     crc32c: _builtins.int
-    """CRC-32C over the chunk's rows: for each row the id, a zero byte, the score as 8 bytes little endian, the label, a zero byte,
-    the suggested label, a zero byte.
+    """CRC-32C over the chunk, column by column: query_id and a zero byte; first_rank as 8 bytes; each sample id and a zero byte;
+    each score as 8 bytes; each label and a zero byte; each suggested label and a zero byte; each suggested probability as 8 bytes.
+    Text is UTF-8, numbers are little endian. Columns that are empty add nothing.
     """
     total_rows: _builtins.int
     """Rows of the whole ranking."""
