@@ -1,0 +1,159 @@
+"""The model bundle: model.json, which says what a checkpoint is, with the weights beside it. No torch.
+
+A bundle never carries code. The architecture is the name of a torchvision classification network or of an installed
+entry point of the group `eif.architectures`; weights are safetensors or a state dict that is loaded weights-only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from eif_engine.data.preprocessing import Preprocessing
+from eif_engine.models.schema import Classes, FileRef, Strict, parse, read
+
+MODEL_JSON = "model.json"
+SCHEMA_VERSION = 1
+FEATURES_VERSION = 1
+"""Raised when the same bundle and the same image would give other features than before: cached features then miss."""
+
+MAX_EMBEDDING_DIM = 65_536
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Pooling(StrEnum):
+    """How a torchvision network turns its last feature map into F features."""
+
+    NATIVE = "native"
+    AVG = "avg"
+    MAX = "max"
+
+
+class FeatureNorm(StrEnum):
+    """What is done to the F features before the head; LAYER_NORM has no weights, as in the published EIF networks."""
+
+    NONE = "none"
+    LAYER_NORM = "layer_norm"
+
+
+class WeightsFormat(StrEnum):
+    """How keys of the weights are named.
+
+    STATE_DICT: `backbone.*`, `head.weight`, `head.bias`, and `loss.proxies` or `loss.centers`.
+    EIF_PUBLISHED: `module.0.*` (backbone) and `module.1.*` (head), the loss in a file of its own.
+    """
+
+    STATE_DICT = "state_dict"
+    EIF_PUBLISHED = "eif_published"
+
+
+class Architecture(Strict):
+    """A network by name; `options` go to the function that builds it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class ProxyNcaSettings(Strict):
+    """ProxyNCA++: one proxy a class; `scale` multiplies normalised embeddings and proxies (3 as published)."""
+
+    name: Literal["proxy_nca"] = "proxy_nca"
+    scale: Positive = 3.0
+
+
+class SoftTripleSettings(Strict):
+    """SoftTriple: `centers_per_class` centres a class; `lambda`, `gamma` and `margin` as in the paper."""
+
+    name: Literal["soft_triple"] = "soft_triple"
+    lambda_: Positive = Field(default=20.0, alias="lambda")
+    gamma: Positive = 0.1
+    margin: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    centers_per_class: int = Field(default=1, ge=1, le=1000)
+
+    model_config = {"frozen": True, "extra": "forbid", "validate_by_name": True, "serialize_by_alias": True}
+
+
+LossSettings = Annotated[ProxyNcaSettings | SoftTripleSettings, Field(discriminator="name")]
+
+
+class Weights(FileRef):
+    """The checkpoint. `.safetensors`, or a state dict in `.pt` or `.pth`."""
+
+    format: WeightsFormat = WeightsFormat.STATE_DICT
+
+
+class ModelBundle(Strict):
+    """model.json.
+
+    Attributes:
+        schema_version: 1.
+        architecture: The backbone, images (B, C, H, W) to features (B, F).
+        pooling: Of a torchvision backbone.
+        feature_norm: Of a torchvision backbone.
+        embedding_dim: D.
+        head_bias: Whether the last linear layer, F to D, has a bias.
+        loss: What the model was trained with.
+        classes: The training classes, in the order of the proxies.
+        preprocessing: From an image to the network's input.
+        weights: Backbone and head, and the loss too unless `proxies` is given.
+        proxies: Parameters of the loss when they are a file of their own.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    architecture: Architecture
+    pooling: Pooling = Pooling.NATIVE
+    feature_norm: FeatureNorm = FeatureNorm.NONE
+    embedding_dim: int = Field(ge=1, le=MAX_EMBEDDING_DIM)
+    head_bias: bool = True
+    loss: LossSettings
+    classes: Classes
+    preprocessing: Preprocessing
+    weights: Weights
+    proxies: FileRef | None = None
+
+    @field_validator("weights", "proxies")
+    @classmethod
+    def _state_dict_file(cls, value: FileRef | None) -> FileRef | None:
+        if value is not None and not value.file.endswith((".safetensors", ".pt", ".pth")):
+            raise ValueError(
+                f"file {value.file} is not .safetensors, .pt or .pth: save the state dict with "
+                "safetensors.torch.save_file, or with torch.save(model.state_dict(), ...)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _published_layout_has_proxies(self) -> ModelBundle:
+        if self.weights.format is WeightsFormat.EIF_PUBLISHED and self.proxies is None:
+            raise ValueError("proxies is missing: the published layout keeps the loss in a file of its own (proxy.pth)")
+        return self
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The files beside model.json."""
+        return (self.weights,) if self.proxies is None else (self.weights, self.proxies)
+
+
+def parse_bundle(data: bytes | str, *, uri: str = MODEL_JSON) -> ModelBundle:
+    """Read model.json from memory. Raises ModelBundleInvalid, naming the fields."""
+    return parse(ModelBundle, data, uri=uri)
+
+
+def read_bundle(folder: Path) -> ModelBundle:
+    """Read `folder/model.json`. Raises ModelBundleInvalid, naming the fields."""
+    return read(ModelBundle, folder / MODEL_JSON)
+
+
+def model_key(bundle: ModelBundle) -> str:
+    """What a feature depends on besides its image, as a sha256 (hex): the key of cached features."""
+    facts = {
+        "features_version": FEATURES_VERSION,
+        **bundle.model_dump(mode="json", include={"architecture", "pooling", "feature_norm", "preprocessing"}),
+        "weights": bundle.weights.model_dump(mode="json", include={"sha256", "format"}),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
