@@ -19,7 +19,7 @@ def chunk_crc32c(
     suggested_probabilities: Sequence[float] | bytes = (),
 ) -> int:
     """CRC-32C over the columns of a chunk. Numbers may be given as they lie in memory: float64, little endian."""
-    crc = google_crc32c.value(query_id.encode() + b"\0" + struct.pack("<q", first_rank))
+    crc: int = google_crc32c.value(query_id.encode() + b"\0" + struct.pack("<q", first_rank))
     columns = (_text(sample_ids), _doubles(scores), _text(labels), _text(suggested_labels))
     for column in (*columns, _doubles(suggested_probabilities)):
         crc = google_crc32c.extend(crc, column)
