@@ -45,7 +45,7 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS, uri: str 
         uri: Where it came from, for the error.
 
     Raises:
-        ImageInvalid: Not an image of FORMATS, truncated, over a limit, or of a kind that has no agreed meaning in 8 bits.
+        ImageInvalid: Not an image of FORMATS, truncated, over a limit, or of a kind with no agreed meaning in 8 bits.
     """
     try:
         if len(data) > limits.max_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,11 +32,19 @@ def parquet_rows(path: Path, uri: str, limits: ManifestLimits) -> Iterator[Row]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    """Repeated strings stay as dictionary indices: a value of megabytes repeated a million times takes its size once."""
-    limits = {"thrift_string_size_limit": _MAX_THRIFT, "thrift_container_size_limit": _MAX_THRIFT}
-    with pq.ParquetFile(path, **limits) as file:
+    """Repeated strings stay as dictionary indices: megabytes repeated a million times take their size once."""
+    with _parquet_file(path, read_dictionary=None) as file:
         texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
-    return pq.ParquetFile(path, read_dictionary=texts, **limits)
+    return _parquet_file(path, read_dictionary=texts)
+
+
+def _parquet_file(path: Path, *, read_dictionary: list[str] | None) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        path,
+        read_dictionary=read_dictionary,
+        thrift_string_size_limit=_MAX_THRIFT,
+        thrift_container_size_limit=_MAX_THRIFT,
+    )
 
 
 def _check_file(file: pq.ParquetFile, uri: str, limits: ManifestLimits) -> None:
@@ -63,7 +72,7 @@ def _rows(batch: pa.RecordBatch, before: int, uri: str, limits: ManifestLimits) 
         yield Row(before + row + 1, {name: values[row] for name, values in columns.items()})
 
 
-def _check_lengths(name: str, column: pa.Array, before: int, uri: str, limits: ManifestLimits) -> None:
+def _check_lengths(name: str, column: pa.Array[Any], before: int, uri: str, limits: ManifestLimits) -> None:
     values = column.dictionary if isinstance(column, pa.DictionaryArray) else column
     if values.nbytes > limits.max_line_bytes:
         longest = max((len(value) for value in values.to_pylist() if isinstance(value, str | bytes)), default=0)

@@ -8,11 +8,14 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 from eif_engine.data.manifest_limits import ManifestLimits
 from eif_engine.data.manifest_row import REQUIRED, Row, row_error
 from eif_engine.errors import ManifestInvalid
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _BOM = "\ufeff"
 
@@ -40,7 +43,7 @@ def csv_rows(path: Path, uri: str, limits: ManifestLimits) -> Iterator[Row]:
         yield Row(line, dict(zip(header, values, strict=True)))
 
 
-def _csv_header(reader: csv._reader, uri: str, limits: ManifestLimits) -> list[str]:
+def _csv_header(reader: Reader, uri: str, limits: ManifestLimits) -> list[str]:
     header = _next_row(reader, uri, 1)
     if header is None:
         raise ManifestInvalid(f"{uri} is empty: it has no header", uri=uri)
@@ -48,7 +51,7 @@ def _csv_header(reader: csv._reader, uri: str, limits: ManifestLimits) -> list[s
     return header
 
 
-def _next_row(reader: csv._reader, uri: str, line: int) -> list[str] | None:
+def _next_row(reader: Reader, uri: str, line: int) -> list[str] | None:
     try:
         return next(reader, None)
     except csv.Error as error:

@@ -12,13 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.models.schema import Classes, FileRef, Strict, parse, read
 
 MODEL_JSON = "model.json"
-SCHEMA_VERSION = 1
 FEATURES_VERSION = 1
 """Raised when the same bundle and the same image would give other features than before: cached features then miss."""
 
@@ -70,13 +69,13 @@ class ProxyNcaSettings(Strict):
 class SoftTripleSettings(Strict):
     """SoftTriple: `centers_per_class` centres a class; `lambda`, `gamma` and `margin` as in the paper."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     name: Literal["soft_triple"] = "soft_triple"
     lambda_: Positive = Field(default=20.0, alias="lambda")
     gamma: Positive = 0.1
     margin: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     centers_per_class: int = Field(default=1, ge=1, le=1000)
-
-    model_config = {"frozen": True, "extra": "forbid", "validate_by_name": True, "serialize_by_alias": True}
 
 
 LossSettings = Annotated[ProxyNcaSettings | SoftTripleSettings, Field(discriminator="name")]
@@ -105,7 +104,7 @@ class ModelBundle(Strict):
         proxies: Parameters of the loss when they are a file of their own.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     architecture: Architecture
     pooling: Pooling = Pooling.NATIVE
     feature_norm: FeatureNorm = FeatureNorm.NONE

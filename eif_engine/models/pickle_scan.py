@@ -1,0 +1,69 @@
+"""What a pickle would import, found without running it.
+
+PyTorch's weights-only unpickler refuses foreign code, but lets through a few names that can allocate without bound
+(`bytearray(10**12)`). A state dict needs far fewer, so everything else is refused before PyTorch sees the file, and the
+refusal can say what the file is.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from io import BytesIO
+from typing import BinaryIO
+
+from eif_engine.errors import CheckpointUnsafe
+
+_ALLOWED = frozenset(
+    {
+        "collections OrderedDict",
+        "torch Size",
+        "torch device",
+        "torch.nn.parameter Parameter",
+        "torch._utils _rebuild_parameter",
+        "torch._utils _rebuild_tensor",
+        "torch._utils _rebuild_tensor_v2",
+    }
+)
+_STORAGE_OR_DTYPE = re.compile(
+    r"torch ((Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+    r"|float(16|32|64)|bfloat16|u?int8|int(16|32|64)|bool|float|double|half|long|int|short)"
+)
+_NAMED_IMPORTS = frozenset({"GLOBAL", "INST"})
+_EXTENSIONS = frozenset({"EXT1", "EXT2", "EXT4"})
+_HELP = "save the weights alone, torch.save(model.state_dict(), path), or better as .safetensors"
+
+
+def scan_pickle(data: bytes, *, name: str) -> None:
+    """Raise CheckpointUnsafe, naming the culprit, when a pickle holds more than a state dict."""
+    scan_stream(BytesIO(data), name=name)
+
+
+def scan_stream(file: BinaryIO, *, name: str) -> None:
+    """Scan one pickle of a file, and leave the file behind it. Raises CheckpointUnsafe."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in _NAMED_IMPORTS:
+                _check_import(str(argument), name)
+            elif opcode.name == "STACK_GLOBAL":
+                _check_import(" ".join(strings[-2:]), name)
+                raise CheckpointUnsafe(f"{name} is a pickle of protocol 4 or later, which cannot be vetted: {_HELP}")
+            elif opcode.name in _EXTENSIONS:
+                raise CheckpointUnsafe(f"{name} uses the pickle extension registry: {_HELP}")
+            elif isinstance(argument, str):
+                strings = [*strings[-1:], argument]
+    except CheckpointUnsafe:
+        raise
+    except Exception as error:  # pickletools raises anything on hostile bytes
+        raise CheckpointUnsafe(f"{name} is damaged, or not a checkpoint: {error}") from error
+
+
+def _check_import(module_and_name: str, name: str) -> None:
+    if module_and_name in _ALLOWED or _STORAGE_OR_DTYPE.fullmatch(module_and_name):
+        return
+    culprit = module_and_name.replace(" ", ".")
+    raise CheckpointUnsafe(
+        f"{name} is a pickle that would import {culprit} when loaded; a state dict holds tensors alone: {_HELP}",
+        culprit=culprit,
+    )
