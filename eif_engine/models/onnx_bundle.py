@@ -1,7 +1,7 @@
 """onnx.json: what the ONNX model beside it takes and gives. No torch, no onnx.
 
 The graph has one input `images` (B, C, H, W), float32, any B, and two outputs: `embedding` (B, D), L2-normalised, and
-`features` (B, F), the input of the last linear layer.
+`features` (B, F), the input of the last linear layer, which may be missing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class OnnxInput(Strict):
 
 
 class OnnxOutputs(Strict):
-    """Names of the outputs."""
+    """Names of the outputs; `features` is null when the model does not give them."""
 
     embedding: TensorName = EMBEDDING
-    features: TensorName = FEATURES
+    features: TensorName | None = FEATURES
 
 
 class Verification(Strict):
@@ -56,7 +56,7 @@ class OnnxBundle(Strict):
         input: Name and shape.
         outputs: Names.
         embedding_dim: D.
-        feature_dim: F.
+        feature_dim: F; 0 when and only when there is no output for the features.
         opset: Of the default ONNX domain.
         preprocessing: From an image to the input.
         weights_sha256: The checkpoint it was exported from.
@@ -70,7 +70,7 @@ class OnnxBundle(Strict):
     input: OnnxInput
     outputs: OnnxOutputs = OnnxOutputs()
     embedding_dim: int = Field(ge=1, le=MAX_EMBEDDING_DIM)
-    feature_dim: int = Field(ge=1)
+    feature_dim: int = Field(ge=0)
     opset: int = Field(ge=13, le=30)
     preprocessing: Preprocessing
     weights_sha256: Sha256
@@ -89,6 +89,15 @@ class OnnxBundle(Strict):
         names = [ref.file for ref in self.files]
         if len(set(names)) < len(names):
             raise ValueError(f"onnx and external_data name a file twice: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _features_have_a_size(self) -> OnnxBundle:
+        if (self.outputs.features is None) != (self.feature_dim == 0):
+            raise ValueError(
+                f"outputs.features is {self.outputs.features!r} and feature_dim is {self.feature_dim}: "
+                "give both, or null and 0 for a model without features"
+            )
         return self
 
     @model_validator(mode="after")
