@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -113,11 +113,11 @@ def _dim_of(table: pa.Table) -> int | None:
     return kind.list_size if isinstance(kind, pa.FixedSizeListType) else None
 
 
-def _matrix(column: pa.ChunkedArray[pa.FixedSizeListScalar[pa.Float32Type, int]], dim: int) -> Float32:
+def _matrix(column: pa.ChunkedArray[pa.FixedSizeListScalar[Any, Any]], dim: int) -> Float32:
     rows_ND = np.empty((len(column), dim), dtype=np.float32)
     start = 0
     for part in column.chunks:
-        chunk = cast("pa.FixedSizeListArray[pa.Float32Type, int]", part)
+        chunk = cast("pa.FixedSizeListArray[Any, Any]", part)
         rows_ND[start : start + len(chunk)] = chunk.flatten().to_numpy().reshape(len(chunk), dim)
         start += len(chunk)
     return rows_ND
