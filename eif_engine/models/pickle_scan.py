@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO
 
@@ -42,19 +43,22 @@ def scan_pickle(data: bytes, *, name: str) -> None:
 def scan_stream(file: BinaryIO, *, name: str) -> None:
     """Scan one pickle of a file, and leave the file behind it. Raises CheckpointUnsafe."""
     strings: list[str] = []
+    for opcode, argument in _opcodes(file, name):
+        if opcode in _NAMED_IMPORTS:
+            _check_import(str(argument), name)
+        elif opcode == "STACK_GLOBAL":
+            _check_import(" ".join(strings[-2:]), name)
+            raise CheckpointUnsafe(f"{name} is a pickle of protocol 4 or later, which cannot be vetted: {_HELP}")
+        elif opcode in _EXTENSIONS:
+            raise CheckpointUnsafe(f"{name} uses the pickle extension registry: {_HELP}")
+        elif isinstance(argument, str):
+            strings = [*strings[-1:], argument]
+
+
+def _opcodes(file: BinaryIO, name: str) -> Iterator[tuple[str, object]]:
     try:
         for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name in _NAMED_IMPORTS:
-                _check_import(str(argument), name)
-            elif opcode.name == "STACK_GLOBAL":
-                _check_import(" ".join(strings[-2:]), name)
-                raise CheckpointUnsafe(f"{name} is a pickle of protocol 4 or later, which cannot be vetted: {_HELP}")
-            elif opcode.name in _EXTENSIONS:
-                raise CheckpointUnsafe(f"{name} uses the pickle extension registry: {_HELP}")
-            elif isinstance(argument, str):
-                strings = [*strings[-1:], argument]
-    except CheckpointUnsafe:
-        raise
+            yield opcode.name, argument
     except Exception as error:  # pickletools raises anything on hostile bytes
         raise CheckpointUnsafe(f"{name} is damaged, or not a checkpoint: {error}") from error
 

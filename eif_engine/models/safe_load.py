@@ -20,6 +20,20 @@ from eif_engine.errors import CheckpointUnsafe
 from eif_engine.models.pickle_scan import scan_pickle, scan_stream
 
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the storage keys
+_DTYPES = frozenset(
+    {
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.bool,
+    }
+)
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f920")
 
 
@@ -68,7 +82,7 @@ def check_tensors(content: object, name: str, limits: CheckpointLimits = DEFAULT
 
 
 def _check_tensor(key: str, value: Tensor, name: str) -> None:
-    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+    if value.layout != torch.strided or value.dtype not in _DTYPES or value.device.type != "cpu":
         raise CheckpointUnsafe(f"{name}: {key} is not a plain dense tensor ({value.layout}, {value.dtype})", key=key)
     claimed, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
     if claimed > held:
@@ -83,7 +97,9 @@ def _read_safetensors(path: Path, limits: CheckpointLimits) -> dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             keys = file.keys()
             if len(keys) > limits.max_tensors:
-                raise CheckpointUnsafe(f"{path.name} has {len(keys):,} tensors, over the limit of {limits.max_tensors:,}")
+                raise CheckpointUnsafe(
+                    f"{path.name} has {len(keys):,} tensors, over the limit of {limits.max_tensors:,}"
+                )
             return {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
         raise CheckpointUnsafe(f"{path.name} is damaged, or not a safetensors file: {error}") from error
@@ -119,7 +135,8 @@ def _check_kind(names: list[str], name: str) -> None:
     inner = {entry.partition("/")[2] for entry in names}
     if "constants.pkl" in inner or any(entry.startswith("code/") for entry in inner):
         raise CheckpointUnsafe(
-            f"{name} is a TorchScript archive, which carries code: save module.state_dict() instead", culprit="TorchScript"
+            f"{name} is a TorchScript archive, which carries code: save module.state_dict() instead",
+            culprit="TorchScript",
         )
     if any(entry in inner for entry in ("archive_format", "serialized_exported_program.json")):
         raise CheckpointUnsafe(

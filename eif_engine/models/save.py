@@ -108,9 +108,8 @@ def _check_head_and_loss(state: Mapping[str, Tensor], loss: LossSettings, num_cl
         if needed not in state:
             raise CheckpointIncompatible(f"the state dict has no {needed}", keys=needed)
     embedding_dim = state["head.weight"].shape[0]
-    shape = (num_classes, embedding_dim)
-    if not isinstance(loss, ProxyNcaSettings):
-        shape = (num_classes, loss.centers_per_class, embedding_dim)
+    centers = () if isinstance(loss, ProxyNcaSettings) else (loss.centers_per_class,)
+    shape = (num_classes, *centers, embedding_dim)
     if tuple(state[key].shape) != shape:
         raise CheckpointIncompatible(
             f"{key} has shape {tuple(state[key].shape)}, but {num_classes} classes and head.weight of {embedding_dim} "

@@ -68,8 +68,7 @@ def parse(schema: type[SchemaT], data: bytes | str, *, uri: str) -> SchemaT:
     Raises:
         ModelBundleInvalid: Naming every field that is wrong.
     """
-    if len(data) > MAX_JSON_BYTES:
-        raise ModelBundleInvalid(f"{uri} is over {MAX_JSON_BYTES:,} bytes", uri=uri)
+    _check_size(data, uri)
     try:
         return schema.model_validate_json(data)
     except ValidationError as error:
@@ -78,6 +77,28 @@ def parse(schema: type[SchemaT], data: bytes | str, *, uri: str) -> SchemaT:
 
 def read(schema: type[SchemaT], path: Path) -> SchemaT:
     """Read a schema from a JSON file. Raises ModelBundleInvalid, also when there is no such file."""
+    return parse(schema, _read_json(path), uri=path.name)
+
+
+def read_faults(schema: type[SchemaT], path: Path) -> tuple[SchemaT | None, list[str]]:
+    """Read a schema from a JSON file, or list everything that is wrong, one line a field."""
+    try:
+        return schema.model_validate_json(_read_json(path)), []
+    except ModelBundleInvalid as error:
+        return None, [error.message]
+    except ValidationError as error:
+        return None, [f"{path.name}: {fault}" for _, fault in _faults(error)]
+
+
+def invalid(error: ValidationError, *, uri: str) -> ModelBundleInvalid:
+    """The faults that pydantic found, by field."""
+    faults = _faults(error)
+    shown = "; ".join(fault for _, fault in faults[:MAX_NAMED_FAULTS])
+    more = f" (and {len(faults) - MAX_NAMED_FAULTS} more)" if len(faults) > MAX_NAMED_FAULTS else ""
+    return ModelBundleInvalid(f"{uri}: {shown}{more}", uri=uri, field=faults[0][0])
+
+
+def _read_json(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
@@ -85,15 +106,19 @@ def read(schema: type[SchemaT], path: Path) -> SchemaT:
         raise ModelBundleInvalid(
             f"{path.name} cannot be read from {path.parent}: {error.strerror}", uri=str(path)
         ) from error
-    return parse(schema, data, uri=path.name)
+    _check_size(data, path.name)
+    return data
 
 
-def invalid(error: ValidationError, *, uri: str) -> ModelBundleInvalid:
-    """The faults that pydantic found, by field."""
-    faults = [(_field(item["loc"]), _sentence(item["type"], item["msg"])) for item in error.errors(include_url=False)]
-    shown = "; ".join(f"{field}: {message}" if field else message for field, message in faults[:MAX_NAMED_FAULTS])
-    more = f" (and {len(faults) - MAX_NAMED_FAULTS} more)" if len(faults) > MAX_NAMED_FAULTS else ""
-    return ModelBundleInvalid(f"{uri}: {shown}{more}", uri=uri, field=faults[0][0])
+def _check_size(data: bytes | str, uri: str) -> None:
+    if len(data) > MAX_JSON_BYTES:
+        raise ModelBundleInvalid(f"{uri} is over {MAX_JSON_BYTES:,} bytes", uri=uri)
+
+
+def _faults(error: ValidationError) -> list[tuple[str, str]]:
+    """Field, and `field: message`."""
+    found = ((_field(item["loc"]), _sentence(item["type"], item["msg"])) for item in error.errors(include_url=False))
+    return [(field, f"{field}: {message}" if field else message) for field, message in found]
 
 
 def _field(location: tuple[int | str, ...]) -> str:
