@@ -1,0 +1,78 @@
+"""Exact nearest and farthest neighbours in blocks of rows: never an N x N matrix.
+
+Distances are squared Euclidean between L2-normalised vectors, in [0, 4]. Blocks select candidates by a matrix product;
+the distances returned are computed again from differences, so that they are symmetric and exactly 0 between equal vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK_BYTES = 64 * 2**20
+"""Memory of one block of similarities."""
+
+
+def blocks(rows: int, columns: int, itemsize: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
+    """Slices of `rows` whose (block, columns) matrix stays under `block_bytes`; at least one row each."""
+    step = max(1, block_bytes // max(1, columns * itemsize))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def squared_distances(vn_AD: Tensor, vn_BD: Tensor) -> Tensor:
+    """|a - b|^2 row by row (A,), from differences."""
+    return (vn_AD - vn_BD).square().sum(dim=-1)
+
+
+def nearest_other(v_ND: Tensor, *, block_bytes: int = BLOCK_BYTES) -> tuple[Tensor, Tensor]:
+    """For each row its nearest other row (N,) and their distance (N,); the lowest row among equals. Needs N >= 2."""
+    vn_ND = F.normalize(v_ND, dim=1)
+    neighbor_N = torch.empty(len(vn_ND), dtype=torch.int64, device=vn_ND.device)
+    for rows in blocks(len(vn_ND), len(vn_ND), vn_ND.element_size(), block_bytes):
+        similarity_BN = vn_ND[rows] @ vn_ND.T
+        _hide_self(similarity_BN, rows)
+        neighbor_N[rows] = similarity_BN.argmax(dim=1)
+    return neighbor_N, squared_distances(vn_ND, vn_ND[neighbor_N])
+
+
+def farthest_of_class(v_ND: Tensor, labels_N: Tensor, *, block_bytes: int = BLOCK_BYTES) -> tuple[Tensor, Tensor]:
+    """For each row the farthest other row of its label (N,), -1 where there is none, and their distance (N,)."""
+    vn_ND = F.normalize(v_ND, dim=1)
+    neighbor_N = torch.empty(len(vn_ND), dtype=torch.int64, device=vn_ND.device)
+    for rows in blocks(len(vn_ND), len(vn_ND), vn_ND.element_size(), block_bytes):
+        similarity_BN = vn_ND[rows] @ vn_ND.T
+        same_BN = labels_N[rows, None] == labels_N[None, :]
+        same_BN[torch.arange(len(same_BN), device=same_BN.device), torch.arange(rows.start, rows.stop)] = False
+        neighbor_N[rows] = similarity_BN.where(same_BN, torch.inf).argmin(dim=1).where(same_BN.any(dim=1), -1)
+    return neighbor_N, squared_distances(vn_ND, vn_ND[neighbor_N])
+
+
+def nearest(
+    v_ND: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The `count` nearest other rows of each of `rows_Q`, in blocks.
+
+    Yields:
+        The rows of the block (B,), their neighbours (B, count) nearest first and lowest row first among equals, and the
+        distances (B, count). `count` is cut to N - 1.
+    """
+    vn_ND = F.normalize(v_ND, dim=1)
+    count = min(count, len(vn_ND) - 1)
+    for part in blocks(len(rows_Q), len(vn_ND), vn_ND.element_size(), block_bytes):
+        rows_B = rows_Q[part]
+        similarity_BN = vn_ND[rows_B] @ vn_ND.T
+        similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
+        # A few more than asked for: rounding must not decide between equals at the edge.
+        neighbor_BK = similarity_BN.topk(min(count + 8, len(vn_ND) - 1), dim=1).indices.sort(dim=1).values
+        distance_BK = squared_distances(vn_ND[rows_B, None], vn_ND[neighbor_BK])
+        order_BK = distance_BK.sort(dim=1, stable=True).indices[:, :count]
+        yield rows_B, neighbor_BK.gather(1, order_BK), distance_BK.gather(1, order_BK)
+
+
+def _hide_self(similarity_BN: Tensor, rows: slice) -> None:
+    block = torch.arange(len(similarity_BN), device=similarity_BN.device)
+    similarity_BN[block, block + rows.start] = -torch.inf
