@@ -2,8 +2,8 @@
 
     I(x, P) = mean over theta of  (d(P; theta) - d(P; theta_0)) (L(x; theta) - L(x; theta_0)) / |theta - theta_0|
 
-I > 0 is harmful: moving the model so that the pair comes apart makes the loss of x grow, and bringing it together makes it
-fall, so learning x holds the confusion in place. It is the product, not the quotient.
+I > 0 is harmful: moving the model so that the pair comes apart makes the loss of x grow, and bringing it together makes
+it fall, so learning x holds the confusion in place. It is the product, not the quotient.
 """
 
 from __future__ import annotations

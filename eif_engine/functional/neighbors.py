@@ -1,7 +1,7 @@
 """Exact nearest and farthest neighbours in blocks of rows: never an N x N matrix.
 
 Distances are squared Euclidean between L2-normalised vectors, in [0, 4]. Blocks select candidates by a matrix product;
-the distances returned are computed again from differences, so that they are symmetric and exactly 0 between equal vectors.
+the distances returned are computed again from differences, so that they are symmetric, and 0 between equal vectors.
 """
 
 from __future__ import annotations

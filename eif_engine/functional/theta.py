@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eif_engine.config import InfluenceConfig, PublishedSteps, UnitStep
+from eif_engine.config import Distance, InfluenceConfig, PublishedSteps, UnitStep
 from eif_engine.functional.confusion import query_distance, query_gradient
 from eif_engine.models.head import Head
 
@@ -46,59 +46,75 @@ class Theta:
 
 def thetas(head: Head, x_RF: Tensor, config: InfluenceConfig) -> list[Theta]:
     """The thetas of a query with pair rows x_RF. Empty when the gradient is zero: the distance then cannot be moved."""
-    z_RD, gram_RR = head.embed(x_RF), x_RF @ x_RF.T
-    value, a_RD = query_gradient(z_RD, config.distance)
-    length = _length(a_RD, gram_RR)
+    start = _Start.at(head, x_RF, config.distance)
+    length = start.length(start.gradient_RD)
     if length == 0:
         return []
     signs = (1.0, -1.0)[: config.num_thetas]
     if isinstance(config.step, PublishedSteps):
-        return [_published(z_RD, gram_RR, value, sign, config.step, config) for sign in signs]
-    steps = [_unit(z_RD, gram_RR, value, a_RD * (sign / length), config.step, config) for sign in signs]
-    return steps + _random(head, x_RF, z_RD, value, a_RD / length, config.step, config)
+        return [_published(start, sign, config.step) for sign in signs]
+    unit_RD = start.gradient_RD / length
+    steps = [_unit(start, sign * unit_RD, config.step) for sign in signs]
+    return steps + _random(head, start, unit_RD, config)
 
 
-def _length(a_RD: Tensor, gram_RR: Tensor) -> float:
-    """|A^T x_R|, from the Gram matrix of the rows; rounding below zero counts as zero."""
-    return float((gram_RR * (a_RD @ a_RD.T)).sum().clamp_min(0).sqrt())
+@dataclass(frozen=True)
+class _Start:
+    """A query at theta_0, and what it takes to move it within the span of its rows."""
+
+    x_RF: Tensor
+    z_RD: Tensor
+    gram_RR: Tensor
+    distance: Distance
+    value: Tensor
+    gradient_RD: Tensor
+
+    @classmethod
+    def at(cls, head: Head, x_RF: Tensor, distance: Distance) -> _Start:
+        z_RD = head.embed(x_RF)
+        value, gradient_RD = query_gradient(z_RD, distance)
+        return cls(x_RF, z_RD, x_RF @ x_RF.T, distance, value, gradient_RD)
+
+    def length(self, a_RD: Tensor) -> float:
+        """|A^T x_R|, from the Gram matrix of the rows; rounding below zero counts as zero."""
+        return float((self.gram_RR * (a_RD @ a_RD.T)).sum().clamp_min(0).sqrt())
+
+    def change(self, z_RD: Tensor) -> float:
+        """d at these embeddings, less d at theta_0."""
+        return float(query_distance(z_RD, self.distance) - self.value)
 
 
-def _unit(
-    z_RD: Tensor, gram_RR: Tensor, value: Tensor, direction_RD: Tensor, step: UnitStep, config: InfluenceConfig
-) -> Theta:
+def _unit(start: _Start, direction_RD: Tensor, step: UnitStep) -> Theta:
     a_RD = step.radius * direction_RD
-    moved = query_distance(z_RD + gram_RR @ a_RD, config.distance)
-    return Theta(a_RD, None, step.radius, float(moved - value))
+    return Theta(a_RD, None, step.radius, start.change(start.z_RD + start.gram_RR @ a_RD))
 
 
-def _published(
-    z_RD: Tensor, gram_RR: Tensor, value: Tensor, sign: float, step: PublishedSteps, config: InfluenceConfig
-) -> Theta:
-    a_RD, moved = torch.zeros_like(z_RD), value
+def _published(start: _Start, sign: float, step: PublishedSteps) -> Theta:
+    a_RD, z_RD, change = torch.zeros_like(start.z_RD), start.z_RD, 0.0
     for _ in range(step.steps):
-        _, gradient_RD = query_gradient(z_RD + gram_RR @ a_RD, config.distance)
+        _, gradient_RD = query_gradient(z_RD, start.distance)
         a_RD = a_RD + (sign * step.learning_rate) * gradient_RD
-        moved = query_distance(z_RD + gram_RR @ a_RD, config.distance)
-        if abs(float(moved - value)) >= PUBLISHED_STOP:
+        z_RD = start.z_RD + start.gram_RR @ a_RD
+        change = start.change(z_RD)
+        if abs(change) >= PUBLISHED_STOP:
             break
-    return Theta(a_RD, None, _length(a_RD, gram_RR), float(moved - value))
+    return Theta(a_RD, None, start.length(a_RD), change)
 
 
-def _random(
-    head: Head, x_RF: Tensor, z_RD: Tensor, value: Tensor, unit_RD: Tensor, step: UnitStep, config: InfluenceConfig
-) -> list[Theta]:
+def _random(head: Head, start: _Start, unit_RD: Tensor, config: InfluenceConfig) -> list[Theta]:
     """Seeded random directions, made orthogonal to the gradient and to each other (Gram-Schmidt)."""
+    if not isinstance(config.step, UnitStep) or config.num_thetas <= 2:
+        return []
     generator = torch.Generator().manual_seed(config.seed)
-    basis = [unit_RD.T @ x_RF]
+    basis = [unit_RD.T @ start.x_RF]
     found: list[Theta] = []
     for _ in range(config.num_thetas - 2):
         drawn = torch.randn(head.weight_DF.shape, generator=generator, dtype=torch.float64)
         direction_DF = drawn.to(head.weight_DF.device, head.weight_DF.dtype)
         for before_DF in basis:
             direction_DF = direction_DF - (direction_DF * before_DF).sum() * before_DF
-        direction_DF = direction_DF / direction_DF.norm()
-        basis.append(direction_DF)
-        dense_DF = step.radius * direction_DF
-        moved = query_distance(z_RD + x_RF @ dense_DF.T, config.distance)
-        found.append(Theta(torch.zeros_like(z_RD), dense_DF, step.radius, float(moved - value)))
+        basis.append(direction_DF / direction_DF.norm())
+        dense_DF = config.step.radius * basis[-1]
+        change = start.change(start.z_RD + start.x_RF @ dense_DF.T)
+        found.append(Theta(torch.zeros_like(start.z_RD), dense_DF, config.step.radius, change))
     return found

@@ -36,8 +36,8 @@ def rank(
 ) -> Iterator[tuple[Query, NDArray[np.float64]]]:
     """Influence of every training sample on each query, one query at a time.
 
-    Head maths runs in `dtype`; with float64 the scores agree to far better than the float32 that they are ordered by, so
-    the ranking depends neither on block_rows nor on threads.
+    Head maths runs in `dtype`; with float64 the scores agree to far better than the float32 that they are ordered by,
+    so the ranking depends neither on block_rows nor on threads.
 
     Args:
         head: The last linear layer.
@@ -56,7 +56,15 @@ def rank(
         The query, and its scores (N,): above 0 is harmful.
     """
     head, loss = head.to(device=device, dtype=dtype), loss.to(device=device, dtype=dtype)
-    base = _Base(head, loss, train_features_NF, train_labels_N, torch.device(device), dtype, block_rows)
+    base = _Base(
+        head,
+        loss,
+        x_NF=train_features_NF,
+        labels_N=train_labels_N,
+        device=torch.device(device),
+        dtype=dtype,
+        block_rows=block_rows,
+    )
     for done, query in enumerate(queries, start=1):
         x_RF = pair_rows(query, test_features_MF).to(device, dtype)
         found = thetas(head, x_RF, config)
@@ -84,6 +92,7 @@ class _Base:
         self,
         head: Head,
         loss: ProxyLoss,
+        *,
         x_NF: Tensor,
         labels_N: Tensor,
         device: torch.device,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def soft_triple_similarity(z_ND: Tensor, centers_CKD: Tensor, gamma: float) -> Tensor:
-    """Relaxed similarity (N, C) of a sample to a class: its centres' cosines, weighted by their softmax / gamma (eq. 7)."""
+    """Relaxed similarity (N, C) of samples to classes: cosines to the centres, weighted by their softmax (eq. 7)."""
     C, K, D = centers_CKD.shape
     zn_ND = F.normalize(z_ND, dim=1)
     centers_PD = F.normalize(centers_CKD.reshape(C * K, D), dim=1)
