@@ -1,4 +1,4 @@
-"""Results in the object store: the Parquet schemas, and MANIFEST.json, which is written last and names them."""
+"""The Parquet schemas of the tables in a result. What names them, MANIFEST.json, is in result_manifest.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from services.influence.spec import Frozen
+# Kept apart from this file so that the control plane can read a manifest without pyarrow in memory.
+from services.influence.result_manifest import MANIFEST_NAME, ResultManifest, TableEntry
 
-MANIFEST_NAME = "MANIFEST.json"
+__all__ = ["MANIFEST_NAME", "PAIRS", "QUARANTINE", "RANKING", "RELABEL", "SCHEMAS", "ResultManifest", "TableEntry"]
 
 
 def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -58,25 +59,3 @@ QUARANTINE = _schema(
 
 SCHEMAS: dict[str, pa.Schema] = {"ranking": RANKING, "pairs": PAIRS, "relabel": RELABEL, "quarantine": QUARANTINE}
 """By table name; the file is `<name>.parquet`."""
-
-
-class TableEntry(Frozen):
-    """A table in MANIFEST.json; `file` is relative to it."""
-
-    file: str
-    sha256: str
-    rows: int
-    bytes: int
-
-
-class ResultManifest(Frozen):
-    """MANIFEST.json: without it there is no result."""
-
-    schema_version: int = 1
-    name: str
-    uid: str
-    attempt: int
-    kind: str
-    tables: dict[str, TableEntry]
-    figures: dict[str, float]
-    provenance: dict[str, str]
