@@ -1,7 +1,7 @@
 """Distance of a confusion under a moved head, and its gradient, in the span of the confusion's own rows.
 
 A query has pair rows x_RF: first the G samples, then their G neighbours. Its distance `d` is the mean over its pairs.
-Any gradient of d with respect to the head weight is `A^T x_R`, with `A_RD = dd/dz_R`, so a moved head is kept as A alone.
+Any gradient of d with respect to the head weight is `A^T x_R`, with `A_RD = dd/dz_R`, so a moved head is kept as A.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class _Start:
         return float((self.gram_RR * (a_RD @ a_RD.T)).sum().clamp_min(0).sqrt())
 
     def change(self, z_RD: Tensor) -> float:
-        """d at these embeddings, less d at theta_0."""
+        """The distance at these embeddings, less that at theta_0."""
         return float(query_distance(z_RD, self.distance) - self.value)
 
 

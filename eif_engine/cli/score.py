@@ -1,0 +1,167 @@
+"""`python -m eif_engine score`: influence from a case file, with no service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from eif_engine.cases import Case, load_case
+from eif_engine.config import InfluenceConfig, PublishedSteps, QueryKind, UnitStep
+from eif_engine.errors import InvalidInput, LabelUnknown
+from eif_engine.jobs.queries import confusions, group_by_class, pair_query, row_pairs
+from eif_engine.jobs.rank import rank
+from eif_engine.types import Pair, Query
+
+EPILOG = """\
+Writes `pairs` (rows of test_features) and `scores` (above 0 is harmful) to OUT. With --pairs: pairs (Q,2), scores (Q,N).
+With --group: the pairs of the group (G,2) and its scores (1,N).
+
+The published code takes plain steps and does not divide:  --steps 50 --lr 1e-3 --no-normalize
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # noqa: SLF001  # argparse names it so
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "score",
+        help="influence of every training sample on confusions of a case file",
+        description="Influence (eq. 6) of every training sample on the confusions of a case file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("case", type=Path, metavar="CASE.npz", help="arrays as eif_engine/cases.py lists them")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.npz", help="where to write")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--pairs",
+        default="all",
+        help="`all` confusion pairs (default), the K closest, or `i,j;i,j` rows of test_features",
+    )
+    which.add_argument("--group", metavar="CLASS", help="the confusion pairs of this test label, as one group")
+    parser.add_argument("--steps", type=int, metavar="S", help="plain gradient steps instead of one unit step")
+    parser.add_argument("--lr", type=float, metavar="LR", help="their size (default 1e-3)")
+    parser.add_argument("--radius", type=float, metavar="R", help="length of the unit step (default 1.0)")
+    parser.add_argument(
+        "--thetas", type=int, default=2, metavar="K", help="1 ascent, 2 and descent, more random (default 2)"
+    )
+    parser.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, default=True, help="divide by |theta - theta_0| (default)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seeds the random directions (default 0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score a case and write the result."""
+    config = influence_config(args)
+    case = load_case(args.case)
+    if args.group is not None:
+        queries = [group_query(case, args.group)]
+    else:
+        queries = [
+            pair_query(pair, case.test_ids, QueryKind.CONFUSION_PAIRS) for pair in select_pairs(case, args.pairs)
+        ]
+    scores = score(case, queries, config)
+    rows = [(pair.row, pair.neighbor) for query in queries for pair in query.pairs]
+    _write(args.out, np.array(rows, dtype=np.int64).reshape(-1, 2), scores)
+    print(f"{args.out}: {scores.shape[0]} x {scores.shape[1]} scores")
+    return 0
+
+
+def influence_config(args: argparse.Namespace) -> InfluenceConfig:
+    """The configuration that the options ask for.
+
+    Raises:
+        InvalidInput: They contradict each other or are out of range.
+    """
+    if args.radius is not None and (args.steps is not None or args.lr is not None):
+        raise InvalidInput("--radius is one unit step; it excludes --steps and --lr")
+    try:
+        if args.steps is not None or args.lr is not None:
+            step: UnitStep | PublishedSteps = PublishedSteps(
+                steps=50 if args.steps is None else args.steps, learning_rate=1e-3 if args.lr is None else args.lr
+            )
+        else:
+            step = UnitStep(radius=1.0 if args.radius is None else args.radius)
+        return InfluenceConfig(step=step, num_thetas=args.thetas, normalize=args.normalize, seed=args.seed)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def select_pairs(case: Case, text: str) -> list[Pair]:
+    """The pairs that `--pairs` names.
+
+    Raises:
+        InvalidInput: It is none of `all`, a number above 0, and `i,j;i,j` with rows of test_features.
+    """
+    if text == "all" or text.isascii() and text.isdigit() and int(text) > 0:
+        found = confusions(case.head.embed(case.test_features_MF), case.test_labels)
+        return found if text == "all" else found[: int(text)]
+    try:
+        rows = [(int(first), int(second)) for first, second in (part.split(",") for part in text.strip(";").split(";"))]
+    except ValueError:
+        raise InvalidInput(f"--pairs {text!r} is none of `all`, a number above 0, and rows like `3,7;10,2`") from None
+    count = len(case.test_features_MF)
+    for row in (row for pair in rows for row in pair):
+        if not 0 <= row < count:
+            raise InvalidInput(f"--pairs names row {row}, but test_features has rows 0 to {count - 1}")
+    return row_pairs(rows, case.head.embed(case.test_features_MF))
+
+
+def group_query(case: Case, label: str) -> Query:
+    """The confusion pairs of one class; only those with the classes that the file restricts its group to, if it does.
+
+    Raises:
+        LabelUnknown: No test sample has the label.
+        InvalidInput: The class has no confusion pairs.
+    """
+    if label not in case.test_labels:
+        raise LabelUnknown(f"--group {label!r}: no test sample has that label", label=label)
+    partners = case.confused_with.get(label)
+    pairs = [
+        pair
+        for pair in confusions(case.head.embed(case.test_features_MF), case.test_labels)
+        if case.test_labels[pair.row] == label and (partners is None or case.test_labels[pair.neighbor] in partners)
+    ]
+    if not pairs:
+        raise InvalidInput(f"--group {label!r}: the class has no confusion pairs", label=label)
+    return group_by_class(pairs, case.test_labels)[0]
+
+
+def score(case: Case, queries: list[Query], config: InfluenceConfig) -> NDArray[np.float64]:
+    """Scores (Q, N), with a progress bar on a terminal."""
+    scores = np.empty((len(queries), len(case.train_features_NF)))
+    ranked = rank(
+        head=case.head,
+        loss=case.loss,
+        train_features_NF=case.train_features_NF,
+        train_labels_N=case.train_labels_N,
+        test_features_MF=case.test_features_MF,
+        queries=queries,
+        config=config,
+    )
+    console = Console(stderr=True)
+    for row, (_, scores_N) in enumerate(
+        track(ranked, "queries", total=len(queries), console=console, disable=not console.is_terminal)
+    ):
+        scores[row] = scores_N
+    return scores
+
+
+def _write(path: Path, pairs: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+    """Write the result whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, pairs=pairs, scores=scores)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InvalidInput(f"{path}: cannot be written: {error.strerror}", uri=str(path)) from error
+    sys.stdout.flush()
