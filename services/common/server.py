@@ -1,0 +1,193 @@
+"""The gRPC server that both services start: options, health, reflection, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.errors import ServiceError
+from services.common.health import HealthServicer
+from services.common.ready import announce
+from services.common.telemetry import CallLogInterceptor
+
+DEFAULT_MAX_RECEIVE_BYTES = 4 << 20
+DEFAULT_GRACE_SECONDS = 30.0
+
+Register = Callable[[grpc.aio.Server], object]
+"""Adds a servicer to a server: `partial(add_XServicer_to_server, servicer)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interceptors:
+    """Server interceptors by what they do; they run in this order, after the call log, which sees every refusal."""
+
+    admission: Sequence[grpc.aio.ServerInterceptor] = ()
+    authentication: Sequence[grpc.aio.ServerInterceptor] = ()
+    authorization: Sequence[grpc.aio.ServerInterceptor] = ()
+
+    def in_order(self) -> list[grpc.aio.ServerInterceptor]:
+        return [CallLogInterceptor(), *self.admission, *self.authentication, *self.authorization]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """A server that accepts calls.
+
+    Attributes:
+        address: `host:port` that it is bound to, with the real port.
+        health: Sets the status of each service.
+        stopping: Set when the drain begins. Streams that wait for events end when it is set.
+    """
+
+    address: str
+    server: grpc.aio.Server
+    health: HealthServicer
+    stopping: asyncio.Event
+
+    async def drain(self, grace: float | None = DEFAULT_GRACE_SECONDS) -> None:
+        """Health says NOT_SERVING at once; new calls are refused; running ones have `grace` seconds to end."""
+        await self.health.enter_graceful_shutdown()
+        self.stopping.set()
+        await self.server.stop(grace)
+
+
+async def start_server(
+    *,
+    listen: str,
+    services: Mapping[str, Register],
+    insecure: bool = False,
+    max_receive_bytes: int = DEFAULT_MAX_RECEIVE_BYTES,
+    max_connection_age_s: float | None = 600.0,
+    interceptors: Interceptors = Interceptors(),
+    stopping: asyncio.Event | None = None,
+) -> RunningServer:
+    """Bind, register and start.
+
+    Args:
+        listen: `host:port`; port 0 takes a free one.
+        services: How to register each service, by its full name.
+        insecure: Allow an address that other machines can reach, although traffic is plain text.
+        max_receive_bytes: Of one message from a client.
+        max_connection_age_s: After which a connection is asked to close, so that clients spread over new servers;
+            calls that run on it have an hour to end. None: never.
+        interceptors: In front of every service.
+        stopping: Shared with servicers whose streams wait; a new one when not given.
+
+    Raises:
+        ServiceError: ARGUMENT_INVALID when the address cannot be used.
+    """
+    check_address(listen, insecure=insecure)
+    server = grpc.aio.server(
+        interceptors=interceptors.in_order(), options=_options(max_receive_bytes, max_connection_age_s)
+    )
+    for register in services.values():
+        register(server)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    address = _bind(server, listen)
+    await server.start()
+    for name in ("", *services):
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return RunningServer(address=address, server=server, health=health, stopping=stopping or asyncio.Event())
+
+
+async def serve_until_signal(
+    running: RunningServer,
+    *,
+    grace: float = DEFAULT_GRACE_SECONDS,
+    ready_file: Path | None = None,
+    on_drain: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Announce the address, wait for SIGTERM or SIGINT, drain. A second signal ends running calls at once.
+
+    Args:
+        running: The server.
+        grace: Seconds that running calls have to end.
+        ready_file: Where the address is written too, once calls are accepted.
+        on_drain: Awaited when the drain begins, while running calls go on.
+    """
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    announce(running.address, ready_file)
+    await signals.get()
+    drain = asyncio.create_task(_drain(running, grace, on_drain))
+    hurry = asyncio.create_task(signals.get())
+    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    if not drain.done():
+        await running.server.stop(None)
+    hurry.cancel()
+    await drain
+
+
+async def _drain(running: RunningServer, grace: float, on_drain: Callable[[], Awaitable[None]] | None) -> None:
+    await running.health.enter_graceful_shutdown()
+    running.stopping.set()
+    if on_drain is not None:
+        await on_drain()
+    await running.drain(grace)
+
+
+def check_address(listen: str, *, insecure: bool) -> None:
+    """Refuse an address without a port, and one that other machines can reach unless that is allowed."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise ServiceError("ARGUMENT_INVALID", f"listen address {listen!r} must be host:port", field="listen")
+    if not insecure and not _is_loopback(host):
+        raise ServiceError(
+            "ARGUMENT_INVALID",
+            f"refusing to listen on {listen}: traffic is plain text and other machines could reach it; "
+            "listen on 127.0.0.1, or allow it with insecure=true behind something that encrypts",
+            field="listen",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise ServiceError(
+            "ARGUMENT_INVALID",
+            f"cannot listen on {listen}: the port is taken by another process, or this machine has no such address",
+            field="listen",
+        )
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _options(max_receive_bytes: int, max_connection_age_s: float | None) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.so_reuseport", 0),  # by default a second server would take the same port, silently
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+    ]
+    if max_connection_age_s is not None:
+        options += [
+            ("grpc.max_connection_age_ms", int(max_connection_age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", 3_600_000),
+        ]
+    return options
