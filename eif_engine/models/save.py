@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from eif_engine.data.preprocessing import Preprocessing
@@ -74,7 +74,8 @@ def save_bundle(
     _check_head_and_loss(state_dict, loss, len(classes))
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS_FILE
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}, weights)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+    _write(weights, save(tensors))
     try:
         bundle = ModelBundle(
             architecture=architecture,
@@ -94,9 +95,13 @@ def save_bundle(
 
 def write_json(path: Path, text: str) -> Path:
     """Write a file that is complete or absent."""
+    return _write(path, f"{text}\n".encode())
+
+
+def _write(path: Path, data: bytes) -> Path:
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    with partial.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     return partial.replace(path)
