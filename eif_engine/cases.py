@@ -2,8 +2,8 @@
 
 Arrays: `train_features (N, F)`, `test_features (M, F)`, `head_weight (D, F)`, `head_bias (D,)` (absent: zeros),
 `proxies (C, D)` (SoftTriple: `(C, K, D)`, or `(C K, D)` with the centres of a class together), `train_labels (N,)`
-(class indices), `test_labels (M,)`; optional `train_ids`, `test_ids`, `group_class`, `group_confused_classes`, and `meta`
-(JSON text with `loss` and its settings). Nothing in it is unpickled.
+(class indices), `test_labels (M,)`; optional `train_ids`, `test_ids`, `group_class`, `group_confused_classes`, and
+`meta` (JSON text with `loss` and its settings). Nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def load_case(path: Path) -> Case:
         raise arrays.fault("head_bias", f"has {len(bias_D)} entries, but head_weight has {D} rows")
     loss = _loss(arrays, D)
     labels_N = torch.from_numpy(arrays.integers("train_labels", len(train_MF)))
-    if len(labels_N) and not (0 <= int(labels_N.min()) and int(labels_N.max()) < loss.num_classes):
+    if len(labels_N) and not (int(labels_N.min()) >= 0 and int(labels_N.max()) < loss.num_classes):
         raise arrays.fault("train_labels", f"has values outside [0, {loss.num_classes}), the classes of `proxies`")
     return Case(
         head=Head(weight_DF, bias_D),

@@ -19,14 +19,14 @@ from eif_engine.jobs.rank import rank
 from eif_engine.types import Pair, Query
 
 EPILOG = """\
-Writes `pairs` (rows of test_features) and `scores` (above 0 is harmful) to OUT. With --pairs: pairs (Q,2), scores (Q,N).
-With --group: the pairs of the group (G,2) and its scores (1,N).
+Writes `pairs` (rows of test_features) and `scores` (above 0 is harmful) to OUT.
+With --pairs: pairs (Q,2), scores (Q,N). With --group: the pairs of the group (G,2) and its scores (1,N).
 
 The published code takes plain steps and does not divide:  --steps 50 --lr 1e-3 --no-normalize
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # noqa: SLF001  # argparse names it so
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "score",
@@ -100,7 +100,7 @@ def select_pairs(case: Case, text: str) -> list[Pair]:
     Raises:
         InvalidInput: It is none of `all`, a number above 0, and `i,j;i,j` with rows of test_features.
     """
-    if text == "all" or text.isascii() and text.isdigit() and int(text) > 0:
+    if text == "all" or (text.isascii() and text.isdigit() and int(text) > 0):
         found = confusions(case.head.embed(case.test_features_MF), case.test_labels)
         return found if text == "all" else found[: int(text)]
     try:

@@ -1,0 +1,98 @@
+"""Slow float64 loops written from the equations: the definition of correct. Nothing here calls the code under test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def unit(vector: Tensor) -> Tensor:
+    length: Tensor = (vector * vector).sum().sqrt()
+    return vector / length
+
+
+def embed(weight_DF: Tensor, bias_D: Tensor, x_F: Tensor) -> Tensor:
+    return weight_DF @ x_F + bias_D
+
+
+def distance(z: Tensor, other: Tensor, kind: str) -> Tensor:
+    a, b = unit(z), unit(other)
+    if kind == "cosine":
+        return 1 - (a * b).sum()
+    squared = ((a - b) ** 2).sum()
+    return squared if kind == "squared_euclidean" else squared.sqrt()
+
+
+def query_distance(
+    weight_DF: Tensor, bias_D: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], kind: str = "squared_euclidean"
+) -> Tensor:
+    """Mean distance of the pairs under a head."""
+    total = torch.zeros((), dtype=torch.float64)
+    for x, other in pairs:
+        total = total + distance(embed(weight_DF, bias_D, x), embed(weight_DF, bias_D, other), kind)
+    return total / len(pairs)
+
+
+def gradient(
+    weight_DF: Tensor, bias_D: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], kind: str = "squared_euclidean"
+) -> Tensor:
+    """Dense gradient of the query's distance in the head weight (D, F)."""
+    weight = weight_DF.clone().requires_grad_()
+    (found,) = torch.autograd.grad(query_distance(weight, bias_D, pairs, kind), weight)
+    return found
+
+
+def proxy_nca(z_D: Tensor, label: int, proxies_CD: Tensor, scale: float) -> float:
+    """-log( exp(-|s zn - s pn_y|^2) / sum_c exp(-|s zn - s pn_c|^2) )."""
+    squared = [float(((scale * unit(z_D) - scale * unit(proxy)) ** 2).sum()) for proxy in proxies_CD]
+    return squared[label] + math.log(math.fsum(math.exp(-value) for value in squared))
+
+
+def soft_triple(z_D: Tensor, label: int, centers_CKD: Tensor, *, lambda_: float, gamma: float, margin: float) -> float:
+    """-log( exp(lambda (S_y - margin)) / (exp(lambda (S_y - margin)) + sum_{c != y} exp(lambda S_c)) )."""
+    similarities = []
+    for centers_KD in centers_CKD:
+        cosines = [float(unit(z_D) @ unit(center)) for center in centers_KD]
+        weights = [math.exp(cosine / gamma) for cosine in cosines]
+        similarities.append(math.fsum(w * c for w, c in zip(weights, cosines, strict=True)) / math.fsum(weights))
+    logits = [lambda_ * (s - margin * (c == label)) for c, s in enumerate(similarities)]
+    return math.log(math.fsum(math.exp(value - logits[label]) for value in logits))
+
+
+def influence(
+    *,
+    weight_DF: Tensor,
+    bias_D: Tensor,
+    moved: Sequence[Tensor],
+    x_NF: Tensor,
+    labels: Sequence[int],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    loss: object,
+    normalize: bool,
+    kind: str = "squared_euclidean",
+) -> list[float]:
+    """Eq. 6, sample by sample and theta by theta; `moved` are whole head weights, `loss(z, label)` one value."""
+    assert callable(loss)
+    base = float(query_distance(weight_DF, bias_D, pairs, kind))
+    scores = []
+    for x_F, label in zip(x_NF, labels, strict=True):
+        terms = []
+        for theta_DF in moved:
+            change = float(query_distance(theta_DF, bias_D, pairs, kind)) - base
+            loss_change = loss(embed(theta_DF, bias_D, x_F), label) - loss(embed(weight_DF, bias_D, x_F), label)
+            terms.append(change * loss_change / (float((theta_DF - weight_DF).norm()) if normalize else 1.0))
+        scores.append(math.fsum(terms) / len(terms))
+    return scores
+
+
+def nearest_rows(vectors: Tensor, row: int, count: int) -> list[tuple[float, int]]:
+    """The nearest other rows by squared distance of normalised vectors, then by row."""
+    found = [
+        (float(((unit(vectors[row]) - unit(vectors[other])) ** 2).sum()), other)
+        for other in range(len(vectors))
+        if other != row
+    ]
+    return sorted(found)[:count]
