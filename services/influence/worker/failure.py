@@ -1,0 +1,50 @@
+"""From what was raised to what the caller is told."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from eif_engine.errors import EifError, MemoryExceeded
+from services.common.errors import ServiceError
+from services.influence.messages import FailedMessage
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 2000
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def failure_of(error: BaseException) -> FailedMessage:
+    """The last message of a job that failed. What is nobody's fault but ours is logged, and told without its text."""
+    known = _known(error)
+    if known is None:
+        logger.error("the job failed unexpectedly", exc_info=error)
+        return FailedMessage(
+            reason="INTERNAL",
+            message=f"an unexpected {type(error).__name__} stopped the job; the log of the job process has the details",
+        )
+    logger.warning("the job failed: %s: %s", known.reason, known.message)
+    return FailedMessage(reason=known.reason, message=known.message[:MAX_MESSAGE], metadata=known.metadata)
+
+
+def _known(error: BaseException) -> EifError | None:
+    if isinstance(error, EifError):
+        return error
+    if _is_out_of_memory(error):
+        return MemoryExceeded(
+            "the job ran out of memory: give it a machine or a GPU with more, or fewer samples or queries at a time"
+        )
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return ServiceError(
+            "RESOURCE_PROBLEM", "the disk that holds the state folder of the influence service is full: make room on it"
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """MemoryError, and torch's own: a RuntimeError (CUDA and host), told by its name or its text."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

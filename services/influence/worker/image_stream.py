@@ -1,0 +1,87 @@
+"""Images of a split on their way to the network: read ahead and decoded by threads while the network computes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eif_engine.data.images import decode_image
+from eif_engine.data.preprocessing import Preprocessing
+from eif_engine.errors import ImageInvalid
+from eif_engine.types import Quarantined, Sample
+from services.common.samples import read_samples
+from services.influence.worker.feature_cache import FeatureCache
+from services.influence.worker.job import Job
+from services.influence.worker.split import Split
+
+_AHEAD = 4
+"""Images decoded ahead of the network, a thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What became of the image of a row.
+
+    Attributes:
+        row: Of the split.
+        digest: Sha256 of the file, (32,).
+        place: Where the cache has its features, or -1.
+        pixels_CHW: Preprocessed, unless the cache has its features.
+    """
+
+    row: int
+    digest: NDArray[np.uint8]
+    place: int
+    pixels_CHW: NDArray[np.float32] | None
+
+
+def stream_images(
+    job: Job, split: Split, rows: Iterable[int], *, preprocessing: Preprocessing, cache: FeatureCache
+) -> Iterator[Image | Quarantined]:
+    """Read, look up and decode the images of `rows`, in their order; ends its threads when it is closed."""
+    order: deque[int] = deque()
+    settings = job.settings
+
+    def samples() -> Iterator[Sample]:
+        for row in rows:
+            order.append(row)
+            yield split.sample(row)
+
+    def prepare(row: int, sample: Sample, data: bytes) -> Image | Quarantined:
+        digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+        place = int(cache.find(digest[None])[0])
+        if place >= 0:
+            return Image(row=row, digest=digest, place=place, pixels_CHW=None)
+        try:
+            pixels_CHW = preprocessing.apply(decode_image(data, uri=sample.uri))
+        except ImageInvalid as error:
+            return Quarantined(sample_id=sample.sample_id, uri=sample.uri, reason=error.reason, message=error.message)
+        return Image(row=row, digest=digest, place=-1, pixels_CHW=pixels_CHW)
+
+    reads = read_samples(job.store, samples(), workers=settings.read_threads, scratch=job.scratch)
+    with (
+        closing(reads) as found,  # type: ignore[type-var]  # it is a generator, which its annotation does not say
+        ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool,
+    ):
+        window: deque[Future[Image | Quarantined] | Quarantined] = deque()
+        try:
+            for sample, data in found:
+                row = order.popleft()
+                window.append(data if isinstance(data, Quarantined) else pool.submit(prepare, row, sample, data))
+                if len(window) > _AHEAD * settings.decode_threads:
+                    yield _outcome(window.popleft())
+            while window:
+                yield _outcome(window.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _outcome(entry: Future[Image | Quarantined] | Quarantined) -> Image | Quarantined:
+    return entry if isinstance(entry, Quarantined) else entry.result()

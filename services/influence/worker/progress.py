@@ -1,0 +1,71 @@
+"""How far the job is: stages in their order, a few messages a second, and how long each stage took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from eif_engine.types import Progress
+from services.influence.messages import ProgressMessage
+from services.influence.worker.outbox import Send
+
+INTERVAL_S = 0.2
+
+
+class JobProgress:
+    """Stages of a job.
+
+    Args:
+        stages: Their names, in order.
+        send: Takes the messages.
+        check: Called at every report, also those that are not sent; raises when the job is to stop.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        *,
+        send: Send,
+        check: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stages = tuple(stages)
+        self._send = send
+        self._check = check
+        self._clock = clock
+        self._sent_at = float("-inf")
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, *, unit: str, total: int = 0) -> Iterator[Progress]:
+        """Run a stage; yields what its work calls with (done, total)."""
+        index, started = self._stages.index(name), self._clock()
+        last = (0, total)
+
+        def report(done: int, total: int, *, now: bool = False) -> None:
+            nonlocal last
+            self._check()
+            last = (done, total)
+            if now or self._clock() - self._sent_at >= INTERVAL_S:
+                self._emit(name, index, unit, last)
+
+        report(0, total, now=True)
+        yield report
+        self.seconds[name] = self._clock() - started
+        report(*last, now=True)
+
+    def _emit(self, name: str, index: int, unit: str, counts: tuple[int, int]) -> None:
+        self._sent_at = self._clock()
+        done, total = counts
+        self._send(
+            ProgressMessage(
+                stage=name,
+                done=done,
+                total=total,
+                unit=unit,
+                stages_done=index,
+                stages_total=len(self._stages),
+            )
+        )

@@ -1,0 +1,42 @@
+"""The total order of a ranking, for all samples or for both of its ends: score, then sample id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+
+
+class RankingOrder:
+    """The order of `eif_engine.jobs.rank.order`, with the sorting of ids done once for all queries.
+
+    Args:
+        sample_ids: Of the samples, by row.
+    """
+
+    def __init__(self, sample_ids: Sequence[str]) -> None:
+        by_id = sorted(range(len(sample_ids)), key=sample_ids.__getitem__)
+        self._place_N = np.empty(len(sample_ids), dtype=np.int64)
+        self._place_N[by_id] = np.arange(len(sample_ids))
+
+    def all(self, scores_N: NDArray[np.float32]) -> Rows:
+        """Every row, the most harmful first."""
+        return self._sorted(np.arange(len(scores_N)), scores_N)
+
+    def ends(self, scores_N: NDArray[np.float32], count: int) -> tuple[Rows, Rows]:
+        """Rows and their ranks (from 1): `count` from each end, or every row when the ends meet."""
+        total = len(scores_N)
+        if 2 * count >= total:
+            return self.all(scores_N), np.arange(1, total + 1)
+        parted = np.partition(scores_N, (count - 1, total - count))
+        low, high = parted[count - 1], parted[total - count]
+        head = self._sorted(np.flatnonzero(scores_N >= high), scores_N)[:count]
+        tail = self._sorted(np.flatnonzero(scores_N <= low), scores_N)[-count:]
+        ranks = np.concatenate([np.arange(1, count + 1), np.arange(total - count + 1, total + 1)])
+        return np.concatenate([head, tail]), ranks
+
+    def _sorted(self, rows: Rows, scores_N: NDArray[np.float32]) -> Rows:
+        return rows[np.lexsort((self._place_N[rows], -scores_N[rows]))]

@@ -1,0 +1,64 @@
+"""A job from its request to its last message."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from services.common.storage.base import ObjectStore
+from services.influence.messages import CancelledMessage
+from services.influence.spec import JobRequest, RankSpec
+from services.influence.worker import rank, relabel
+from services.influence.worker.cancellation import Cancellation, Cancelled
+from services.influence.worker.failure import failure_of
+from services.influence.worker.job import Job
+from services.influence.worker.outbox import LastMessage, Send
+from services.influence.worker.progress import JobProgress
+from services.influence.worker.settings import WorkerSettings
+from services.influence.worker.writer import existing_result
+
+
+def run_job(
+    request: JobRequest,
+    *,
+    store: ObjectStore,
+    settings: WorkerSettings,
+    scratch: Path,
+    send: Send,
+    cancellation: Cancellation,
+) -> LastMessage:
+    """Run a job to its end, whatever that is.
+
+    Args:
+        request: What is asked for.
+        store: The object store.
+        settings: What the job may use.
+        scratch: A folder of the job's own, emptied before and removed after.
+        send: Takes progress.
+        cancellation: Stops the job.
+
+    Returns:
+        How it ended. Nothing is raised but what ends a process.
+    """
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        spec = request.spec
+        stages = rank.STAGES if isinstance(spec, RankSpec) else relabel.STAGES
+        job = Job(
+            request=request,
+            store=store,
+            settings=settings,
+            scratch=scratch,
+            progress=JobProgress(stages, send=send, check=cancellation.check),
+            cancellation=cancellation,
+        )
+        if done := existing_result(job):
+            return done
+        return rank.run_rank(job, spec) if isinstance(spec, RankSpec) else relabel.run_relabel(job, spec)
+    except Cancelled:
+        return CancelledMessage()
+    except Exception as error:  # noqa: BLE001  # the boundary of the job: every error becomes its last message
+        return failure_of(error)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
