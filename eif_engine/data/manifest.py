@@ -1,7 +1,7 @@
 """Manifests: a table of samples, read as a stream and validated row by row.
 
 Formats, by suffix: `.parquet`, `.jsonl`, `.jsonl.gz`, `.csv`. Columns `id`, `uri` and `label` are required; `member`
-and `sha256` are optional; every other column is kept as text. Memory does not grow with the rows, except for about
+and `sha256` are optional; every other column is kept as text. Memory does not grow with the rows, but for about
 200 bytes an id, which find duplicates.
 """
 

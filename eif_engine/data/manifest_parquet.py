@@ -1,4 +1,7 @@
-"""Manifests in Parquet, read in small batches with repeated strings left as dictionaries."""
+"""Manifests in Parquet, read in small batches with repeated strings left as dictionaries.
+
+Nested and binary columns are not read: nothing can be grouped by them, and a few bytes of file can unfold to gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def parquet_rows(path: Path, uri: str, limits: ManifestLimits) -> Iterator[Row]:
         with _open(path) as file:
             _check_file(file, uri, limits)
             line = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            columns = [field.name for field in file.schema_arrow if _is_flat(field.type)]
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False):
                 yield from _rows(batch, line, uri, limits)
                 line += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -90,3 +94,16 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return (
+        _is_text(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_temporal(kind)
+    )

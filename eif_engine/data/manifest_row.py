@@ -101,11 +101,12 @@ def _sha256(row: Row) -> str | None:
 
 def _extra(row: Row) -> dict[str, str]:
     known = {*REQUIRED, *OPTIONAL}
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        for name, value in row.values.items()
-        if name not in known and value is not None
-    }
+    return {name: _as_text(value) for name, value in row.values.items() if name not in known and value is not None}
+
+
+def _as_text(value: object) -> str:
+    plain = isinstance(value, bool | int | float | list | dict)
+    return json.dumps(value, ensure_ascii=False, default=str) if plain else str(value)
 
 
 def _shown(value: object) -> str:
