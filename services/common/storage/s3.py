@@ -41,17 +41,21 @@ class S3Store(StreamingReads):
             return self._put(location, body, size)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        # Sorted here: not every server lists in the order of S3 (SeaweedFS goes folder by folder: a/b before a-b).
+        yield from sorted(self._found(prefix), key=lambda info: info.uri)
+
+    def delete(self, uri: str) -> None:
+        location = parse_s3(uri)
+        with self._endpoint.errors(uri):
+            self._endpoint.client.remove_object(location.bucket, location.key)
+
+    def _found(self, prefix: str) -> Iterator[ObjectInfo]:
         start = parse_s3(prefix, prefix=True)
         with self._endpoint.errors(prefix):
             for found in self._endpoint.client.list_objects(start.bucket, prefix=start.key, recursive=True):
                 if not found.is_dir and found.object_name and not found.object_name.endswith("/"):
                     uri = S3Location(bucket=start.bucket, key=found.object_name).uri
                     yield ObjectInfo(uri=uri, size=found.size or 0, etag=(found.etag or "").strip('"'))
-
-    def delete(self, uri: str) -> None:
-        location = parse_s3(uri)
-        with self._endpoint.errors(uri):
-            self._endpoint.client.remove_object(location.bucket, location.key)
 
     def _put(self, location: S3Location, body: BinaryIO, size: int) -> ObjectInfo:
         part_size = 0 if size > PART_BYTES * 10_000 else PART_BYTES

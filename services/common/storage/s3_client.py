@@ -11,7 +11,7 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ResponseError
 from urllib3.util import Retry, Timeout
 
 from services.common.errors import ServiceError
@@ -164,4 +164,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, InvalidResponseError):
         return "the answer is not one of S3; check EIF_STORAGE_S3_ENDPOINT"
     reason = getattr(error, "reason", None)
+    if isinstance(reason, ResponseError):
+        return str(reason)  # "too many 503 error responses"
     return type(reason if isinstance(reason, Exception) else error).__name__

@@ -1,0 +1,140 @@
+"""An HTTP proxy in front of an S3 server, which misbehaves as a test asks it to."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import deque
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import urllib3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What happens to one request instead of a plain forwarding.
+
+    Attributes:
+        method: Only requests of this method.
+        status: Answered with it; the server never sees the request.
+        cut_after: So many bytes of the body are sent, then the connection is reset.
+        lose_answer: The server gets the request, but the connection is closed before its answer.
+        drop_headers: Headers of the request that the server does not get to see.
+        answer_headers: Headers of the answer that are replaced.
+    """
+
+    method: str = "GET"
+    status: int | None = None
+    cut_after: int | None = None
+    lose_answer: bool = False
+    drop_headers: tuple[str, ...] = ()
+    answer_headers: tuple[tuple[str, str], ...] = ()
+
+
+class S3Proxy:
+    """Forwards to `target` (`host:port`); faults apply one request each, in their order.
+
+    Attributes:
+        requests: Method and path of every request so far.
+    """
+
+    def __init__(self, target: str, *faults: Fault) -> None:
+        self.target = target
+        self.faults = deque(faults)
+        self.requests: list[tuple[str, str]] = []
+        self.lock = threading.Lock()
+        self.pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10), maxsize=16)
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self.pool.clear()
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def methods(self) -> list[str]:
+        """Methods of the requests so far."""
+        return [method for method, _ in self.requests]
+
+    def next_fault(self, method: str, path: str) -> Fault:
+        with self.lock:
+            self.requests.append((method, path))
+            if self.faults and self.faults[0].method == method:
+                return self.faults.popleft()
+            return Fault()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, proxy: S3Proxy) -> None:
+        self.proxy = proxy
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the game."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 5
+
+    def forward(self) -> None:
+        assert isinstance(self.server, _Server)
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = proxy.next_fault(self.command, self.path)
+        if fault.status is not None:
+            self._answer(
+                fault.status, {"Content-Type": "application/xml"}, b"" if self.command == "HEAD" else b"<Error/>"
+            )
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in fault.drop_headers}
+        url = f"http://{proxy.target}{self.path}"
+        answer = proxy.pool.urlopen(
+            self.command, url, body=body, headers=headers, redirect=False, decode_content=False, preload_content=True
+        )
+        if fault.lose_answer:
+            self.close_connection = True
+            return
+        sent = {name: value for name, value in answer.headers.items() if name.lower() != "transfer-encoding"}
+        self._answer(answer.status, sent | dict(fault.answer_headers), answer.data, cut_after=fault.cut_after)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815  the library's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's signature
+        """No log."""
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, cut_after: int | None = None) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if not any(name.lower() == "content-length" for name in headers):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if cut_after is None else body[:cut_after])
+        if cut_after is not None:
+            self._reset()
+
+    def _reset(self) -> None:
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
