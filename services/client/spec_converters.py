@@ -1,0 +1,169 @@
+"""From what is asked for to the messages of job.proto."""
+
+from __future__ import annotations
+
+import uuid
+
+from eif.influence.v1 import influence_service_pb2, job_pb2, results_pb2
+
+from services.client import names
+from services.client.specs import (
+    Artifact,
+    Device,
+    Distance,
+    HarmfulSamples,
+    Influence,
+    JobOptions,
+    NeighborSpace,
+    PublishedSteps,
+    Queries,
+    QueryKind,
+    RankOrder,
+    RunOptions,
+    Table,
+    VoteRule,
+)
+
+_KINDS = {
+    QueryKind.CONFUSION: job_pb2.QuerySelection.KIND_CONFUSION_PAIRS,
+    QueryKind.MIS_SIMILAR: job_pb2.QuerySelection.KIND_MIS_SIMILAR_PAIRS,
+    QueryKind.GROUP: job_pb2.QuerySelection.KIND_CONFUSION_GROUPS,
+}
+_DISTANCES = {
+    Distance.SQUARED_EUCLIDEAN: job_pb2.DISTANCE_SQUARED_EUCLIDEAN,
+    Distance.EUCLIDEAN: job_pb2.DISTANCE_EUCLIDEAN,
+    Distance.COSINE: job_pb2.DISTANCE_COSINE,
+}
+_DEVICES = {
+    Device.AUTO: job_pb2.DEVICE_UNSPECIFIED,
+    Device.CPU: job_pb2.DEVICE_CPU,
+    Device.CUDA: job_pb2.DEVICE_CUDA,
+}
+_SPACES = {
+    NeighborSpace.EMBEDDING: job_pb2.NEIGHBOR_SPACE_EMBEDDING,
+    NeighborSpace.PENULTIMATE: job_pb2.NEIGHBOR_SPACE_PENULTIMATE,
+}
+_VOTES = {VoteRule.SOFT: job_pb2.VOTE_RULE_SOFT, VoteRule.HARD: job_pb2.VOTE_RULE_HARD}
+ORDERS = {
+    RankOrder.HARMFUL: results_pb2.RANK_ORDER_HARMFUL_FIRST,
+    RankOrder.HELPFUL: results_pb2.RANK_ORDER_HELPFUL_FIRST,
+}
+TABLES = {
+    Table.RANKING: results_pb2.RESULT_TABLE_RANKING,
+    Table.RELABEL: results_pb2.RESULT_TABLE_RELABEL,
+    Table.PAIRS: results_pb2.RESULT_TABLE_PAIRS,
+    Table.QUARANTINE: results_pb2.RESULT_TABLE_QUARANTINE,
+}
+
+
+def rank_spec(
+    *,
+    model: Artifact | str,
+    train: Artifact | str,
+    test: Artifact | str,
+    queries: Queries,
+    influence: Influence,
+    top_k: int | None,
+    run: RunOptions,
+) -> job_pb2.RankSpec:
+    """A RankSpec."""
+    return job_pb2.RankSpec(
+        model=_artifact(model),
+        train_manifest=_artifact(train),
+        test_manifest=_artifact(test),
+        queries=_queries(queries),
+        influence=_influence(influence),
+        top_k=top_k or 0,
+        run=_run(run),
+    )
+
+
+def relabel_spec(
+    *,
+    train: Artifact | str,
+    model: Artifact | str | None,
+    samples: job_pb2.SampleSelection,
+    space: NeighborSpace,
+    knn_index: str | None,
+    num_neighbors: int | None,
+    vote: VoteRule,
+    run: RunOptions,
+) -> job_pb2.RelabelSpec:
+    """A RelabelSpec; with `knn_index` the neighbours come from there and `space` says nothing."""
+    spec = job_pb2.RelabelSpec(
+        train_manifest=_artifact(train),
+        samples=samples,
+        num_neighbors=num_neighbors or 0,
+        vote=_VOTES[vote],
+        run=_run(run),
+    )
+    if model is not None:
+        spec.model.CopyFrom(_artifact(model))
+    if knn_index is None:
+        spec.space = _SPACES[space]
+    else:
+        spec.knn_index = knn_index
+    return spec
+
+
+def sample_selection(
+    sample_ids: tuple[str, ...], harmful: HarmfulSamples | None, *, project: str
+) -> job_pb2.SampleSelection:
+    """Which samples get a suggestion; neither means all. The server refuses both."""
+    selection = job_pb2.SampleSelection(sample_ids=sample_ids)
+    if harmful is not None:
+        selection.harmful.job = names.job_name(harmful.job, project)
+        selection.harmful.query_id = harmful.query_id or ""
+        selection.harmful.count = harmful.count or 0
+    return selection
+
+
+def create_request(
+    job: job_pb2.InfluenceJob, options: JobOptions, *, project: str
+) -> influence_service_pb2.CreateInfluenceJobRequest:
+    """A request that may be sent twice: it always carries a request id."""
+    job.display_name = options.display_name
+    job.output_uri_prefix = options.output_uri_prefix or ""
+    job.labels.update(options.labels)
+    return influence_service_pb2.CreateInfluenceJobRequest(
+        parent=names.parent(project),
+        influence_job=job,
+        influence_job_id=options.job_id or "",
+        request_id=options.request_id or str(uuid.uuid4()),
+        validate_only=options.validate_only,
+    )
+
+
+def _artifact(given: Artifact | str) -> job_pb2.ArtifactRef:
+    if isinstance(given, str):
+        return job_pb2.ArtifactRef(uri=given)
+    return job_pb2.ArtifactRef(uri=given.uri, sha256=given.sha256)
+
+
+def _queries(queries: Queries) -> job_pb2.QuerySelection:
+    pairs = [job_pb2.SamplePair(sample_id=sample, neighbor_id=neighbor) for sample, neighbor in queries.pairs]
+    return job_pb2.QuerySelection(
+        kind=_KINDS[queries.kind], max_queries=queries.max_queries or 0, pairs=pairs, classes=queries.classes
+    )
+
+
+def _influence(options: Influence) -> job_pb2.InfluenceOptions:
+    message = job_pb2.InfluenceOptions(
+        num_thetas=options.num_thetas,
+        skip_normalization=not options.normalize,
+        distance=_DISTANCES[options.distance],
+    )
+    if isinstance(options.step, PublishedSteps):
+        message.published.steps = options.step.steps
+        message.published.learning_rate = options.step.learning_rate
+    else:
+        message.radius = options.step
+    return message
+
+
+def _run(options: RunOptions) -> job_pb2.RunOptions:
+    return job_pb2.RunOptions(
+        device=_DEVICES[options.device],
+        seed=options.seed,
+        max_quarantined_fraction=options.max_quarantined_fraction,
+    )

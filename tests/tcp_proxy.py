@@ -1,0 +1,84 @@
+"""A TCP proxy on the loopback that cuts connections when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Self
+
+from tests.loop_thread import LoopThread
+
+
+class TcpProxy:
+    """Forwards `port` to `target_port` of the loopback.
+
+    Attributes:
+        connections: Connections accepted so far.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self.connections = 0
+        self._target_port = target_port
+        self._budget: int | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = LoopThread()
+        self._server = self._thread.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.run(self._close())
+        self._thread.__exit__(kind, error, traceback)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        self._thread.run(self._cut())
+
+    def cut_after(self, num_bytes: int) -> None:
+        """Reset every connection once so many more bytes have come from the server."""
+        self._budget = num_bytes
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, upstream_writer}
+        await asyncio.gather(
+            self._pump(reader, upstream_writer, counted=False), self._pump(upstream_reader, writer, counted=True)
+        )
+        self._writers -= {writer, upstream_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if counted and self._spent(len(data)):
+                    await self._cut()
+                    return
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def _spent(self, num_bytes: int) -> bool:
+        if self._budget is None:
+            return False
+        self._budget -= num_bytes
+        if self._budget > 0:
+            return False
+        self._budget = None
+        return True
