@@ -48,7 +48,7 @@ def from_model(job: Job, spec: RelabelSpec, model: JobModel, train: SplitFeature
             config=RelabelConfig(num_neighbors=count, vote=spec.vote),
             progress=report,
         )
-    return Outcome(suggestions=suggestions, figures={"num_neighbors": min(count, max(1, len(train.rows) - 1))})
+    return Outcome(suggestions=suggestions, figures={"num_neighbors": min(count, len(train.rows) - 1)})
 
 
 def from_index(job: Job, spec: RelabelSpec, train: Split, wanted: list[str] | None, quarantine: Quarantine) -> Outcome:
