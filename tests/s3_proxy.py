@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import urllib3
+
+from tests.weed import Weed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class Fault:
         status: Answered with it; the server never sees the request.
         cut_after: So many bytes of the body are sent, then the connection is reset.
         lose_answer: The server gets the request, but the connection is closed before its answer.
-        drop_headers: Headers of the request that the server does not get to see.
+        ignore_headers: Headers of a GET that the server acts as if it did not know.
         answer_headers: Headers of the answer that are replaced.
     """
 
@@ -31,20 +34,21 @@ class Fault:
     status: int | None = None
     cut_after: int | None = None
     lose_answer: bool = False
-    drop_headers: tuple[str, ...] = ()
+    ignore_headers: tuple[str, ...] = ()
     answer_headers: tuple[tuple[str, str], ...] = ()
 
 
 class S3Proxy:
-    """Forwards to `target` (`host:port`); faults apply one request each, in their order.
+    """Forwards to `weed`; faults apply one request each, in their order.
 
     Attributes:
         requests: Method and path of every request so far.
     """
 
-    def __init__(self, target: str, *faults: Fault) -> None:
-        self.target = target
+    def __init__(self, weed: Weed, *faults: Fault) -> None:
+        self.target = weed.endpoint
         self.faults = deque(faults)
+        self._weed = weed
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
         self.pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10), maxsize=16)
@@ -70,6 +74,11 @@ class S3Proxy:
     def methods(self) -> list[str]:
         """Methods of the requests so far."""
         return [method for method, _ in self.requests]
+
+    def presigned(self, path: str) -> str:
+        """A URL of the object that needs no signed header."""
+        bucket, _, key = unquote(path.partition("?")[0]).lstrip("/").partition("/")
+        return self._weed.client().get_presigned_url("GET", bucket, key)
 
     def next_fault(self, method: str, path: str) -> Fault:
         with self.lock:
@@ -102,12 +111,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = proxy.next_fault(self.command, self.path)
         if fault.status is not None:
-            self._answer(
-                fault.status, {"Content-Type": "application/xml"}, b"" if self.command == "HEAD" else b"<Error/>"
-            )
+            body = b"" if self.command == "HEAD" else b"<Error/>"
+            self._answer(fault.status, {"Content-Type": "application/xml"} | dict(fault.answer_headers), body)
             return
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in fault.drop_headers}
-        url = f"http://{proxy.target}{self.path}"
+        url, headers = f"http://{proxy.target}{self.path}", dict(self.headers.items())
+        if fault.ignore_headers:  # they are signed: ask again in the server's stead, without them
+            url = proxy.presigned(self.path)
+            kept = {"range", "if-match"} - set(fault.ignore_headers)
+            headers = {name: value for name, value in headers.items() if name.lower() in kept}
         answer = proxy.pool.urlopen(
             self.command, url, body=body, headers=headers, redirect=False, decode_content=False, preload_content=True
         )

@@ -34,7 +34,7 @@ def create(endpoint: S3Endpoint, location: S3Location, body: BinaryIO, size: int
     check_size(location.uri, size, MAX_CREATE_BYTES)
     in_doubt = False
     for attempt in range(RETRIES + 1):
-        time.sleep(random.uniform(0.5, 1.5) * BACKOFF_SECONDS * 2**attempt if attempt else 0)
+        time.sleep(random.uniform(0.5, 1.5) * BACKOFF_SECONDS * 2 ** (attempt - 1) if attempt else 0)
         body.seek(0)
         status, etag = _put_if_absent(endpoint, location, body, size)
         if status in {200, 201, 204}:

@@ -55,8 +55,9 @@ class S3Stream(ObjectStream):
         """Some bytes; none when the connection broke and was made again."""
         if self._response is not None:
             with suppress(HTTPError, OSError):
+                # read1 hands over what has come, where read would lose it when the connection breaks before `size`.
                 # Not decoded: an object that was stored with `Content-Encoding: gzip` is what was stored.
-                data: bytes = self._response.read(size, decode_content=False)
+                data = self._response.read1(size, decode_content=False)
                 if data:
                     self._breaks = 0
                     return data
