@@ -1,0 +1,182 @@
+"""A job process that does what a script says: `python tests/job_program.py <job folder>`.
+
+It keeps the rules of a real one (lock, standard input, SIGTERM, messages, MANIFEST.json last) but computes nothing. The
+script is a list of steps in `<job folder>/script.json`, or in the file that the job's train manifest URI names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(sys.argv[1])
+REQUEST: dict[str, Any] = {}
+"""job.json."""
+
+
+def send(**message: object) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def progress(done: int, total: int, stage: str = "features", stages_done: int = 1) -> None:
+    send(
+        type="progress",
+        stage=stage,
+        done=done,
+        total=total,
+        unit="samples",
+        stages_done=stages_done,
+        stages_total=5,
+    )
+
+
+def path_of(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def die_with_parent() -> None:
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def stop_on_sigterm(_signal: int, _frame: object) -> None:
+    send(type="cancelled")
+    os._exit(0)
+
+
+def succeed(request: dict[str, Any], tables: dict[str, dict[str, list[Any]]]) -> None:
+    """Write the tables given by columns, then MANIFEST.json, then say so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from services.influence.tables import SCHEMAS
+
+    folder = path_of(request["output_uri_prefix"]) / request["uid"]
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for name, schema in SCHEMAS.items():
+        columns = tables.get(name)
+        if columns is None and name not in {
+            "quarantine",
+            "ranking" if request["spec"]["kind"] == "rank" else "relabel",
+        }:
+            continue
+        path = folder / f"{name}.parquet"
+        pq.write_table(pa.table(columns or {field.name: [] for field in schema}, schema=schema), path)
+        data = path.read_bytes()
+        entries[name] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "rows": len(next(iter(columns.values()))) if columns else 0,
+            "bytes": len(data),
+        }
+    manifest = {
+        "schema_version": 1,
+        "name": request["name"],
+        "uid": request["uid"],
+        "attempt": request["attempt"],
+        "kind": request["spec"]["kind"],
+        "tables": entries,
+        "figures": {"train_samples": 3.0},
+        "provenance": {"device": "cpu", "program": "tests/job_program.py"},
+    }
+    data = json.dumps(manifest).encode()
+    partial = folder / ".eif-partial-manifest"
+    partial.write_bytes(data)
+    partial.rename(folder / "MANIFEST.json")
+    send(
+        type="succeeded",
+        manifest_uri=f"{request['output_uri_prefix']}/{request['uid']}/MANIFEST.json",
+        manifest_sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def count(total: int, every_s: float) -> None:
+    """Progress, a unit at a time."""
+    for done in range(total + 1):
+        progress(done, total)
+        time.sleep(every_s)
+
+
+def append(path: str) -> None:
+    """Note this process and its attempt."""
+    with Path(path).open("a") as file:
+        file.write(f"{REQUEST.get('attempt')} {os.getpid()}\n")
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+def forever() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def child() -> None:
+    """A child that holds the pipes open and does not end with us."""
+    if os.fork() == 0:
+        forever()
+
+
+def leave(code: int) -> None:
+    """End at once, without a last message."""
+    os._exit(code)
+
+
+STEPS: dict[str, Callable[..., object]] = {
+    "progress": progress,
+    "count": count,
+    "print": lambda text, times=1: os.write(1, text.encode() * times),
+    "log": lambda text, times=1: os.write(2, text.encode() * times),
+    "environ": lambda name: os.write(2, f"{name}={os.environ.get(name)}\n".encode()),
+    "ignore_sigterm": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "touch": lambda path: Path(path).write_text(f"{os.getpid()}\n"),
+    "append": append,
+    "wait_for": wait_for,
+    "forever": forever,
+    "child": child,
+    "kill": lambda signal: os.kill(os.getpid(), signal),
+    "exit": leave,
+    "fail": lambda reason, message, metadata=None: send(
+        type="failed", reason=reason, message=message, metadata=metadata or {}
+    ),
+    "succeed": lambda tables=None: succeed(REQUEST, tables or {}),
+    "say_succeeded": lambda: send(
+        type="succeeded", manifest_uri="file:///nowhere/MANIFEST.json", manifest_sha256="0" * 64
+    ),
+}
+"""By the name in `do`; the other entries of a step are arguments. `attempt` limits a step to one attempt."""
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGTERM, stop_on_sigterm)
+    lock = (FOLDER / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    script = FOLDER / "script.json"
+    if not script.exists():
+        REQUEST.update(json.loads((FOLDER / "job.json").read_text()))
+        script = path_of(REQUEST["spec"]["train_manifest"]["uri"])
+    for step in json.loads(script.read_text()):
+        do, attempt = step.pop("do"), step.pop("attempt", None)
+        if attempt in {None, REQUEST.get("attempt")}:
+            STEPS[do](**step)
+
+
+if __name__ == "__main__":
+    main()
