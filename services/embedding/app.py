@@ -1,0 +1,142 @@
+"""The parts of the service put together: from settings to a servicer, and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TextIO
+
+from eif_engine.data.images import ImageLimits
+from services.common.errors import ServiceError
+from services.embedding.admission import Admission
+from services.embedding.build_progress import BuildLimits
+from services.embedding.builds import BuildsLimits
+from services.embedding.embedder import Embedder
+from services.embedding.images import ImageLoader
+from services.embedding.indexes import Indexes
+from services.embedding.models import ModelLimits, Models
+from services.embedding.onnx_check import ProbeLimits
+from services.embedding.registry import Database
+from services.embedding.search import Searcher
+from services.embedding.servicer import EmbeddingServicer, Platform
+from services.embedding.session import available_providers, choose_provider
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from services.common.storage.base import ObjectStore
+    from services.embedding.settings import EmbeddingSettings
+
+SEARCHES_AT_A_TIME = 2
+
+
+class EmbeddingApp:
+    """Everything behind the servicer. Made and closed in one event loop.
+
+    Args:
+        settings: Of the service.
+        store: The object store.
+        uri_schemes: That the store knows.
+
+    Raises:
+        EifError: The state folder belongs to another server, or the device asked for does not work.
+    """
+
+    def __init__(self, settings: EmbeddingSettings, store: ObjectStore, *, uri_schemes: Sequence[str]) -> None:
+        state = settings.state_dir.absolute()
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.stopping = asyncio.Event()
+        self._lock = take_lock(state)
+        provider = choose_provider(settings.device)
+        image_limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+        self._image_threads = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="images")
+        self._search_threads = ThreadPoolExecutor(SEARCHES_AT_A_TIME, thread_name_prefix="search")
+        self._database = Database(state / "registry.sqlite")
+        self._models = Models(self._database, store, state / "models", provider=provider, limits=model_limits(settings))
+        self._indexes = Indexes(
+            self._database,
+            self._models,
+            store,
+            prefix=settings.index_uri_prefix,
+            scratch=state / "scratch",
+            stopping=self.stopping,
+            limits=builds_limits(settings, image_limits),
+            max_loaded_bytes=settings.max_index_bytes,
+        )
+        embedder = Embedder(
+            self._models,
+            ImageLoader(store, image_limits, self._image_threads),
+            Admission("images", max_items=settings.max_pending_images, max_bytes=settings.max_pending_bytes),
+            batch=settings.max_images_per_request,
+        )
+        queries = Admission("queries", max_items=settings.max_pending_queries, max_bytes=settings.max_pending_bytes)
+        self.servicer = EmbeddingServicer(
+            self._models,
+            self._indexes,
+            embedder,
+            Searcher(self._indexes, embedder, queries, self._search_threads),
+            settings=settings,
+            platform=Platform(provider=provider, available_providers=available_providers(), uri_schemes=uri_schemes),
+        )
+
+    def start(self) -> None:
+        """Bring back what an earlier run had."""
+        self._models.start()
+        self._indexes.start()
+
+    async def close(self) -> None:
+        """Stop what runs. Nothing of it is lost: it goes on with the next run."""
+        self.stopping.set()
+        await self._indexes.close()
+        await self._models.close()
+        for threads in (self._image_threads, self._search_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._database.close()
+        self._lock.close()
+
+
+def model_limits(settings: EmbeddingSettings) -> ModelLimits:
+    """What models may take."""
+    return ModelLimits(
+        max_models=settings.max_models,
+        max_bytes=settings.max_model_bytes,
+        threads=settings.threads,
+        probe=ProbeLimits(
+            memory_bytes=settings.probe_memory_bytes,
+            seconds=settings.probe_seconds,
+            batch=settings.max_images_per_request,
+        ),
+    )
+
+
+def builds_limits(settings: EmbeddingSettings, images: ImageLimits) -> BuildsLimits:
+    """What builds of indexes may take."""
+    return BuildsLimits(
+        max_waiting=settings.max_pending_builds,
+        search_threads=settings.search_threads,
+        build=BuildLimits(
+            max_index_bytes=settings.max_index_bytes,
+            images=images,
+            batch=settings.max_images_per_request,
+            image_threads=settings.image_threads,
+        ),
+    )
+
+
+def take_lock(state: Path) -> TextIO:
+    """Hold the state folder for this process until the file is closed.
+
+    Raises:
+        ServiceError: RESOURCE_PROBLEM when another server has it.
+    """
+    lock = (state / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ServiceError(
+            "RESOURCE_PROBLEM", f"another embedding server uses the state folder {state}: give this one its own"
+        ) from error
+    return lock
