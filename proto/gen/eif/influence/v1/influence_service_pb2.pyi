@@ -344,7 +344,7 @@ class StreamRankedSamplesRequest(_message.Message):
     chunk_rows: _builtins.int
     """Rows in a chunk; 0 means 1,000; at most 10,000."""
     resume_token: _builtins.str
-    """Of the last chunk received, with the other fields unchanged: go on after it."""
+    """Of the last chunk received, with the other fields but `chunk_rows` unchanged: go on after it."""
     def __init__(
         self,
         *,

@@ -371,10 +371,13 @@ class RankedSamplesChunk(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     TOTAL_ROWS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """The query."""
     first_rank: _builtins.int
-    """Rank of the first row, from 1, counted in the order asked for."""
+    """Rank of the first row, from 1, counted in the order asked for. A query keeps top_k samples from each end, so ranks can jump
+    from one chunk to the next; within a chunk they never do.
+    """
     resume_token: _builtins.str
     """Send it back to go on after this chunk, also to another server or after a restart."""
     crc32c: _builtins.int
@@ -383,7 +386,9 @@ class RankedSamplesChunk(_message.Message):
     Text is UTF-8, numbers are little endian. Columns that are empty add nothing.
     """
     total_rows: _builtins.int
-    """Rows of the whole ranking."""
+    """Rows of the ranking that are kept: what the stream holds when `max_rows` does not cut it."""
+    offset: _builtins.int
+    """Rows of the ranking that come before this chunk, in the order asked for. Equal to first_rank - 1 unless ranks have jumped."""
     @_builtins.property
     def sample_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sample ids."""
@@ -417,10 +422,11 @@ class RankedSamplesChunk(_message.Message):
         resume_token: _builtins.str = ...,
         crc32c: _builtins.int = ...,
         total_rows: _builtins.int = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "first_rank", b"first_rank", "labels", b"labels", "query_id", b"query_id", "resume_token", b"resume_token", "sample_ids", b"sample_ids", "scores", b"scores", "suggested_labels", b"suggested_labels", "suggested_probabilities", b"suggested_probabilities", "total_rows", b"total_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "first_rank", b"first_rank", "labels", b"labels", "offset", b"offset", "query_id", b"query_id", "resume_token", b"resume_token", "sample_ids", b"sample_ids", "scores", b"scores", "suggested_labels", b"suggested_labels", "suggested_probabilities", b"suggested_probabilities", "total_rows", b"total_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
