@@ -22,7 +22,9 @@ class Quarantine:
         self._max_fraction = max_fraction
         self._entries: dict[str, list[Quarantined]] = {}
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Samples put aside so far, of all splits."""
         return sum(len(entries) for entries in self._entries.values())
 
     def entries(self) -> Iterator[tuple[str, Quarantined]]:

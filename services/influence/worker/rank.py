@@ -45,7 +45,7 @@ def run_rank(job: Job, spec: RankSpec) -> SucceededMessage:
             "train_samples": len(train.rows),
             "test_samples": len(test.rows),
             "classes": len(model.loaded.classes),
-            "quarantined": len(quarantine),
+            "quarantined": quarantine.count,
             **confusions.as_figures(),
             **cached.as_figures(),
             **stage_seconds(job),

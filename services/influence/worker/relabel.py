@@ -53,11 +53,11 @@ def run_relabel(job: Job, spec: RelabelSpec) -> SucceededMessage:
         report(1, TABLES)
         quarantined = write_quarantine(job.scratch, quarantine)
         figures = {
-            "train_samples": len(train) - len(quarantine),
+            "train_samples": len(train) - quarantine.count,
             "classes": len(set(train.labels)),
             "suggestions": len(outcome.suggestions),
             "changed_labels": sum(each.suggested_label != each.label for each in outcome.suggestions),
-            "quarantined": len(quarantine),
+            "quarantined": quarantine.count,
             **outcome.figures,
             **cached.as_figures(),
             **stage_seconds(job),

@@ -41,10 +41,10 @@ def selected_ids(job: Job, selection: SampleSelection, train: Split) -> list[str
     return wanted
 
 
-def rows_of(sample_ids: Iterable[str], wanted: Sequence[str] | None) -> list[int]:
+def rows_of(sample_ids: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
     """Rows of the wanted ids among those that could be read; None means all."""
     if wanted is None:
-        return list(range(len(list(sample_ids))))
+        return list(range(len(sample_ids)))
     row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
     return [row_of[sample_id] for sample_id in wanted if sample_id in row_of]
 

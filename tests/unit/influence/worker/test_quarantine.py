@@ -18,7 +18,7 @@ def test_the_limit_is_a_share_of_the_split() -> None:
     for number in range(2):
         quarantine.add("train", entry(number), total=20)
     quarantine.add("test", entry(9), total=10)
-    assert len(quarantine) == 3
+    assert quarantine.count == 3
     assert [(split, each.sample_id) for split, each in quarantine.entries()] == [
         ("train", "s0"),
         ("train", "s1"),
