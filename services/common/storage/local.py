@@ -35,7 +35,7 @@ class LocalStore(StreamingReads):
     def put(self, uri: str, data: bytes | Path, *, if_absent: bool = False) -> ObjectInfo:
         path = self._inside(uri, parse_file(uri))
         with opened(data) as source, file_errors(uri):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(uri, path.parent)
             with new_file(path.parent) as partial:
                 _fill(partial, source)
                 info = info_of(uri, partial.stat())
@@ -94,11 +94,21 @@ def _sorted_entries(folder: Path, start: str) -> list[tuple[str, Path]]:
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
         for entry in found:
             if entry.name.startswith(start) and not entry.name.startswith(PARTIAL_PREFIX):
-                if entry.is_dir():
-                    entries.append((f"{entry.name}/", Path(entry.path)))
-                elif entry.is_file():
-                    entries.append((entry.name, Path(entry.path)))
+                with suppress(OSError):  # a link that goes in a circle is neither
+                    if entry.is_dir():
+                        entries.append((f"{entry.name}/", Path(entry.path)))
+                    elif entry.is_file():
+                        entries.append((entry.name, Path(entry.path)))
     return sorted(entries)
+
+
+def _make_folder(uri: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise refused(
+            uri, "a part of its path is an object, and in a file system that cannot be a folder too"
+        ) from None
 
 
 def _fill(partial: Path, source: BinaryIO) -> None:
