@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def read_samples(
     limits: SampleLimits = DEFAULT_LIMITS,
     workers: int = 8,
     scratch: Path | None = None,
-) -> Iterator[tuple[Sample, bytes | Quarantined]]:
-    """Read the image of each sample.
+) -> Generator[tuple[Sample, bytes | Quarantined]]:
+    """Read the image of each sample. Close it (or end it) to stop the threads.
 
     Args:
         store: Where they lie.
