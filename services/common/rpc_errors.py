@@ -75,5 +75,6 @@ def _packed(message: ErrorInfo | RetryInfo) -> any_pb2.Any:
 
 
 def _clipped(text: str, size: int) -> str:
+    """At most `size` bytes of UTF-8; what is no Unicode becomes a question mark."""
     data = text.encode(errors="replace")
-    return text if len(data) <= size else data[: size - 3].decode(errors="ignore") + "..."
+    return data.decode() if len(data) <= size else data[: size - 3].decode(errors="ignore") + "..."
