@@ -54,7 +54,7 @@ class Encoder:
         try:
             session = open_session(folder / bundle.onnx.file, provider=provider, threads=threads)
         except Exception as error:
-            raise OnnxInvalid(f"{name} cannot be loaded: {one_line(error)}", model=name) from error
+            raise OnnxInvalid(f"{name} cannot be loaded: {one_line(error, folder=folder)}", model=name) from error
         return cls(session, bundle, name=name)
 
     def dim(self, space: NeighborSpace) -> int:

@@ -133,7 +133,9 @@ def _load(folder: Path, bundle: OnnxBundle) -> ort.InferenceSession:
     try:
         return open_session(folder / bundle.onnx.file, provider=CPU, threads=1)
     except Exception as error:
-        raise OnnxInvalid(f"{bundle.onnx.file} cannot be loaded: {one_line(error)}", file=bundle.onnx.file) from error
+        raise OnnxInvalid(
+            f"{bundle.onnx.file} cannot be loaded: {one_line(error, folder=folder)}", file=bundle.onnx.file
+        ) from error
 
 
 def _try(session: ort.InferenceSession, bundle: OnnxBundle, batch: int) -> None:

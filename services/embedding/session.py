@@ -107,9 +107,10 @@ def provider_of(session: ort.InferenceSession) -> str:
     return str(session.get_providers()[0])
 
 
-def one_line(error: BaseException) -> str:
-    """An error of ONNX Runtime for a message: one line, not too long."""
+def one_line(error: BaseException, *, folder: Path | None = None) -> str:
+    """An error of ONNX Runtime for a message: one line, not too long, without the folder of the model."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text if folder is None else text.replace(f"{folder}/", "")
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 

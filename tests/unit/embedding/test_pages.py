@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from services.common.errors import ServiceError
+from services.embedding.pages import LARGEST_PAGE, page_of
+
+NAMES = [f"p/models/m{number:04d}" for number in range(1200)]
+
+
+def pages(names: list[str], size: int) -> list[list[str]]:
+    found, token = [], ""
+    while True:
+        page, token = page_of(names, parent="p/models", size=size, token=token)
+        found.append(list(page))
+        if not token:
+            return found
+
+
+@pytest.mark.parametrize(("size", "first"), [(0, 50), (1, 1), (7, 7), (500, 500), (100_000, LARGEST_PAGE)])
+def test_pages_hold_every_name_once(size: int, first: int) -> None:
+    found = pages(NAMES, size)
+    assert len(found[0]) == first
+    assert [name for page in found for name in page] == NAMES
+
+
+def test_an_exact_last_page_has_no_token() -> None:
+    assert len(pages(NAMES[:100], 50)) == 2
+    assert pages([], 5) == [[]]
+
+
+def test_changes_meanwhile_neither_repeat_nor_lose_what_stays() -> None:
+    page, token = page_of(NAMES[:10], parent="p/models", size=5, token="")
+    later = [name for name in NAMES[:10] if name != page[-1]] + ["p/models/z"]
+    rest, _ = page_of(later, parent="p/models", size=50, token=token)
+    assert list(rest) == [*NAMES[5:10], "p/models/z"]
+
+
+@pytest.mark.parametrize("token", ["x", "ü", "====", base64.urlsafe_b64encode(b"0000p/models/m0001").decode()])
+def test_a_token_that_was_not_given_out_is_refused(token: str) -> None:
+    with pytest.raises(ServiceError, match="page_token") as caught:
+        page_of(NAMES, parent="p/models", size=5, token=token)
+    assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_a_token_of_another_listing_is_refused() -> None:
+    _, token = page_of(NAMES, parent="p/models", size=5, token="")
+    with pytest.raises(ServiceError) as caught:
+        page_of(NAMES, parent="p/indexes", size=5, token=token)
+    assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_a_negative_size_is_refused() -> None:
+    with pytest.raises(ServiceError, match="page_size: -1"):
+        page_of(NAMES, parent="p/models", size=-1, token="")
