@@ -34,6 +34,7 @@ STATUS_BY_REASON: dict[str, StatusCode] = {
     "REQUEST_ID_REUSED": StatusCode.INVALID_ARGUMENT,
     "URI_NOT_ALLOWED": StatusCode.PERMISSION_DENIED,
     "ETAG_MISMATCH": StatusCode.ABORTED,
+    "SERVER_STOPPING": StatusCode.UNAVAILABLE,
     # jobs
     "JOB_NOT_FOUND": StatusCode.NOT_FOUND,
     "JOB_ALREADY_EXISTS": StatusCode.ALREADY_EXISTS,

@@ -36,6 +36,10 @@ class HealthServicer(health.aio.HealthServicer):
         self._stopping = True
         await self._store(dict.fromkeys(self._statuses, _Status.NOT_SERVING))
 
+    def statuses(self) -> dict[str, int]:
+        """Status by service; the empty name is the server."""
+        return dict(self._statuses)
+
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:

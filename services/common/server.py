@@ -114,29 +114,35 @@ async def serve_until_signal(
         running: The server.
         grace: Seconds that running calls have to end.
         ready_file: Where the address is written too, once calls are accepted.
-        on_drain: Awaited when the drain begins, while running calls go on.
+        on_drain: Awaited once new calls are refused, while running ones go on.
     """
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    announce(running.address, ready_file)
-    await signals.get()
-    drain = asyncio.create_task(_drain(running, grace, on_drain))
-    hurry = asyncio.create_task(signals.get())
-    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-    if not drain.done():
-        await running.server.stop(None)
-    hurry.cancel()
-    await drain
+    try:
+        announce(running.address, ready_file)
+        await signals.get()
+        await _drain(running, grace, on_drain, hurry=asyncio.create_task(signals.get()))
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
-async def _drain(running: RunningServer, grace: float, on_drain: Callable[[], Awaitable[None]] | None) -> None:
-    await running.health.enter_graceful_shutdown()
-    running.stopping.set()
-    if on_drain is not None:
-        await on_drain()
-    await running.drain(grace)
+async def _drain(
+    running: RunningServer, grace: float, on_drain: Callable[[], Awaitable[None]] | None, *, hurry: asyncio.Task[int]
+) -> None:
+    drain = asyncio.create_task(running.drain(grace))
+    try:
+        if on_drain is not None:
+            await on_drain()
+    finally:
+        await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            await running.server.stop(None)
+        hurry.cancel()
+        await drain
 
 
 def check_address(listen: str, *, insecure: bool) -> None:
