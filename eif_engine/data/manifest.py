@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from eif_engine.data.manifest_limits import DEFAULT_LIMITS, ManifestLimits
+from eif_engine.data.manifest_limits import DEFAULT_LIMITS, FORMATS, ManifestLimits
 from eif_engine.data.manifest_parquet import parquet_rows
 from eif_engine.data.manifest_row import Row, to_sample
 from eif_engine.data.manifest_text import csv_rows, jsonl_rows
@@ -19,8 +19,6 @@ from eif_engine.errors import ManifestInvalid
 from eif_engine.types import Sample
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "ManifestLimits", "read_manifest"]
-
-FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
 
 _Reader = Callable[[Path, str, ManifestLimits], Iterator[Row]]
 _READERS: dict[str, _Reader] = {

@@ -1,8 +1,11 @@
-"""How large a manifest may be."""
+"""What a manifest may be: its formats, and how large."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
+"""A manifest's name ends with one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

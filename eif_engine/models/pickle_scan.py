@@ -40,19 +40,51 @@ def scan_pickle(data: bytes, *, name: str) -> None:
     scan_stream(BytesIO(data), name=name)
 
 
-def scan_stream(file: BinaryIO, *, name: str) -> None:
-    """Scan one pickle of a file, and leave the file behind it. Raises CheckpointUnsafe."""
-    strings: list[str] = []
+def scan_stream(file: BinaryIO, *, name: str) -> int | None:
+    """Scan one pickle of a file, and leave the file behind it.
+
+    Returns:
+        The last integer in it, which is all there is in the first pickle of an older checkpoint.
+
+    Raises:
+        CheckpointUnsafe: It imports anything else than a state dict needs, or hides what it imports.
+    """
+    texts = _Texts()
+    hidden, integer = False, None
     for opcode, argument in _opcodes(file, name):
+        texts.note(opcode, argument)
         if opcode in _NAMED_IMPORTS:
             _check_import(str(argument), name)
         elif opcode == "STACK_GLOBAL":
-            _check_import(" ".join(strings[-2:]), name)
-            raise CheckpointUnsafe(f"{name} is a pickle of protocol 4 or later, which cannot be vetted: {_HELP}")
+            hidden = True
+            _check_import(" ".join(texts.last_two), name)
         elif opcode in _EXTENSIONS:
             raise CheckpointUnsafe(f"{name} uses the pickle extension registry: {_HELP}")
-        elif isinstance(argument, str):
-            strings = [*strings[-1:], argument]
+        elif isinstance(argument, int):
+            integer = argument
+    if hidden:
+        raise CheckpointUnsafe(f"{name} is a pickle of protocol 4 or later, which hides what it imports: {_HELP}")
+    return integer
+
+
+class _Texts:
+    """The texts last pushed, also those that come from the memo: STACK_GLOBAL takes its names from there."""
+
+    def __init__(self) -> None:
+        self.last_two: list[str] = []
+        self._memo: list[str | None] = []
+        self._pushed: str | None = None
+
+    def note(self, opcode: str, argument: object) -> None:
+        if opcode == "MEMOIZE":
+            self._memo.append(self._pushed)
+            return
+        if opcode in {"BINGET", "LONG_BINGET"} and isinstance(argument, int) and argument < len(self._memo):
+            self._pushed = self._memo[argument]
+        else:
+            self._pushed = argument if isinstance(argument, str) and opcode not in _NAMED_IMPORTS else None
+        if self._pushed is not None:
+            self.last_two = [*self.last_two[-1:], self._pushed]
 
 
 def _opcodes(file: BinaryIO, name: str) -> Iterator[tuple[str, object]]:

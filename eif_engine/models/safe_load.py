@@ -34,7 +34,8 @@ _DTYPES = frozenset(
         torch.bool,
     }
 )
-_LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f920")
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_PICKLE = b"\x80"  # every pickle of protocol 2 or later starts so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +160,12 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Checkpoin
 
 
 def _vet_stream(path: Path) -> None:
+    """The format before the zip: five pickles, then the storages."""
     with path.open("rb") as file:
-        if file.read(len(_LEGACY_MAGIC)) != _LEGACY_MAGIC:
-            file.seek(0)
-            if file.read(1) == b"\x80":
-                file.seek(0)
-                scan_stream(file, name=path.name)
+        if file.read(1) != _PICKLE:
             raise CheckpointUnsafe(f"{path.name} is not a checkpoint of torch.save, nor .safetensors")
         file.seek(0)
-        for _ in range(_LEGACY_PICKLES):
+        if scan_stream(file, name=path.name) != _LEGACY_MAGIC:
+            raise CheckpointUnsafe(f"{path.name} is a pickle, but not a checkpoint of torch.save")
+        for _ in range(_LEGACY_PICKLES - 1):
             scan_stream(file, name=path.name)
