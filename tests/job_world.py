@@ -86,9 +86,10 @@ class JobWorld:
         classes: Sequence[str] = CLASSES,
         loss: LossSettings | None = None,
         changes: Mapping[str, Tensor] | None = None,
+        drop: Sequence[str] = (),
         seed: int = 0,
     ) -> Artifact:
-        """A model bundle; `changes` replaces tensors of its state dict."""
+        """A model bundle; `changes` replaces tensors of its state dict, `drop` leaves some out."""
         torch.manual_seed(seed)
         proxies = torch.randn(len(classes), 4)
         state = state_dict_of(backbone=mlp(**OPTIONS), head=nn.Linear(10, 4), proxies=proxies)
@@ -98,7 +99,7 @@ class JobWorld:
             loss=loss or ProxyNcaSettings(),
             classes=classes,
             preprocessing=Preprocessing(mode="L", resize=(SIDE, SIDE)),
-            state_dict=state | dict(changes or {}),
+            state_dict={key: value for key, value in (state | dict(changes or {})).items() if key not in drop},
         )
         return Artifact(uri=self.place.uri(f"{name}/model.json"))
 

@@ -32,8 +32,8 @@ class Cancellation:
         self._requested.set()
 
     def check(self) -> None:
-        """Raise Cancelled when the work was asked to stop."""
-        if self._requested.is_set():
+        """Raise Cancelled when the work was asked to stop, and it is not too late for that."""
+        if self._requested.is_set() and not self._committing:
             raise Cancelled
 
     def commit(self) -> None:

@@ -119,7 +119,7 @@ class FeatureExtractor:
         model = self._model
         preprocessing = model.loaded.preprocessing
         images = stream_images(self._job, split, todo, preprocessing=preprocessing, cache=self._cache)
-        with closing(images) as stream:  # type: ignore[type-var]  # it is a generator, which its annotation does not say
+        with closing(images) as stream:
             batches = self._batches(split, stream, run, report)
             try:
                 for features_BF in extract(model.loaded.backbone, batches, device=model.device):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Image:
 
 def stream_images(
     job: Job, split: Split, rows: Iterable[int], *, preprocessing: Preprocessing, cache: FeatureCache
-) -> Iterator[Image | Quarantined]:
+) -> Generator[Image | Quarantined, None, None]:
     """Read, look up and decode the images of `rows`, in their order; ends its threads when it is closed."""
     order: deque[int] = deque()
     settings = job.settings
@@ -67,7 +67,7 @@ def stream_images(
 
     reads = read_samples(job.store, samples(), workers=settings.read_threads, scratch=job.scratch)
     with (
-        closing(reads) as found,  # type: ignore[type-var]  # it is a generator, which its annotation does not say
+        closing(reads) as found,
         ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool,
     ):
         window: deque[Future[Image | Quarantined] | Quarantined] = deque()

@@ -23,6 +23,13 @@ def test_a_request_before_the_commit_stops_it() -> None:
         cancellation.commit()
 
 
+def test_a_request_after_the_commit_comes_too_late() -> None:
+    cancellation = Cancellation()
+    cancellation.commit()
+    cancellation.request()
+    cancellation.check()
+
+
 def test_only_one_thread_may_send_the_last_message() -> None:
     cancellation = Cancellation()
     assert cancellation.end()
