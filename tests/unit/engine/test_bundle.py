@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,10 @@ def test_a_fault_of_an_onnx_bundle_names_its_field(changes: dict[str, object], s
     with pytest.raises(ModelBundleInvalid, match=says) as caught:
         parse_onnx_bundle(json.dumps(ONNX | changes))
     assert caught.value.message.startswith("onnx.json: ")
+
+
+def test_schemas_and_data_need_no_torch() -> None:
+    modules = ["data.manifest", "data.images", "data.preprocessing", "models.bundle", "models.onnx_bundle"]
+    imports = "; ".join(f"import eif_engine.{name}" for name in modules)
+    script = f"{imports}; import sys; assert not {{'torch', 'torchvision', 'onnx'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True)
