@@ -28,13 +28,17 @@ class HealthServicer(health.aio.HealthServicer):
 
     async def set(self, service: str, status: int) -> None:
         """Set the status of a service; ignored once the drain has begun."""
-        if not self._stopping:
-            await self._store({service: status})
+        async with self._changed:
+            if not self._stopping:
+                self._statuses[service] = status
+                self._changed.notify_all()
 
     async def enter_graceful_shutdown(self) -> None:
         """Every service is NOT_SERVING, for good; watches are told and end."""
-        self._stopping = True
-        await self._store(dict.fromkeys(self._statuses, _Status.NOT_SERVING))
+        async with self._changed:
+            self._stopping = True
+            self._statuses.update(dict.fromkeys(self._statuses, _Status.NOT_SERVING))
+            self._changed.notify_all()
 
     def statuses(self) -> dict[str, int]:
         """Status by service; the empty name is the server."""
@@ -55,22 +59,18 @@ class HealthServicer(health.aio.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]) -> None:
         sent: int | None = None
-        while not (self._stopping and sent is not None):
-            status = await self._next(request.service, sent)
+        last = False
+        while not last:
+            status, last = await self._next(request.service, sent)
             if status != sent:
                 await context.write(_Status(status=status))
                 sent = status
 
-    async def _next(self, service: str, known: int | None) -> int:
-        """The status of a service once it is another than `known`, or the server stops."""
+    async def _next(self, service: str, known: int | None) -> tuple[int, bool]:
+        """The status of a service once it is another than `known` or the server stops, and whether it is the last."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._stopping or self._status(service) != known)
-            return self._status(service)
+            return self._status(service), self._stopping
 
     def _status(self, service: str) -> int:
         return self._statuses.get(service, _Status.SERVICE_UNKNOWN)
-
-    async def _store(self, statuses: dict[str, int]) -> None:
-        async with self._changed:
-            self._statuses.update(statuses)
-            self._changed.notify_all()

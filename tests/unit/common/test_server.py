@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from services.common.errors import ServiceError
+from services.common.health import HealthServicer
 from services.common.ready import announce
 from services.common.server import Interceptors, check_address, start_server
 from tests.echo import SERVICE, call, echo_server, open_stream, register_echo
@@ -74,6 +75,21 @@ async def test_health_watch_tells_changes_and_ends_with_the_server() -> None:
         Status.SERVING,
         Status.NOT_SERVING,
     ]
+
+
+async def test_a_health_watch_told_of_the_end_while_it_writes_is_told_the_last_status() -> None:
+    written = []
+
+    class SlowContext:
+        async def write(self, message: Any) -> None:
+            written.append(message.status)
+            await health.enter_graceful_shutdown()
+
+    health = HealthServicer()
+    await health.set(SERVICE, Status.SERVING)
+    context: Any = SlowContext()
+    await asyncio.wait_for(health.Watch(health_pb2.HealthCheckRequest(service=SERVICE), context), 10)
+    assert written == [Status.SERVING, Status.NOT_SERVING]
 
 
 async def test_after_the_drain_began_nothing_serves_again() -> None:
