@@ -183,8 +183,13 @@ def from_rpc_error(error: grpc.RpcError, *, target: str) -> EifRpcError:
     info = _error_info(_status_of(error))
     if info is not None:
         return error_of(code, info.reason, error.details() or info.reason, info.metadata)
-    reason = _TRANSPORT_REASONS.get(code, code.name)
-    failure = error_of(code, reason, _transport_message(code, error.details() or "", target), {"target": target})
+    details = error.details() or ""
+    failure = error_of(
+        code,
+        _TRANSPORT_REASONS.get(code, code.name),
+        _transport_message(code, details, target),
+        {"target": target, "details": details},
+    )
     failure.from_service = False
     return failure
 
@@ -219,8 +224,9 @@ def _error_info(status: status_pb2.Status | None) -> error_details_pb2.ErrorInfo
 
 
 def _transport_message(code: grpc.StatusCode, details: str, target: str) -> str:
+    cause = details.rpartition(": ")[2] or code.name
     if code is grpc.StatusCode.UNAVAILABLE:
-        return f"no server answers at {target} ({details or 'no details'}); is it running, and is the address right?"
+        return f"no server answers at {target} ({cause})"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"{target} did not answer in time ({details or 'deadline exceeded'})"
+        return f"{target} did not answer in time"
     return f"{target}: {details or code.name}"

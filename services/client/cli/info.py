@@ -1,0 +1,67 @@
+"""`eif info`: what the services are, what they run on and what their limits are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from services.client.cli import exit_codes
+from services.client.cli.formats import fields_of, to_json
+from services.client.cli.options import (
+    EMBEDDING_TARGET,
+    INFLUENCE_TARGET,
+    Where,
+    embedding_client,
+    examples,
+    influence_client,
+    target_option,
+    timeout_option,
+)
+from services.client.cli.text import printable
+
+
+@click.command(epilog=examples("eif info", "eif info --json | jq .influence.devices"))
+@target_option("--target", "EIF_TARGET", INFLUENCE_TARGET, name="influence", service="influence")
+@target_option("--embedding-target", "EIF_EMBEDDING_TARGET", EMBEDDING_TARGET, name="embedding", service="embedding")
+@timeout_option(10.0)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(*, influence: str, embedding: str, timeout: float, as_json: bool) -> int:
+    """Show what the services run on and what their limits are. Exit code 3 when neither answers."""
+    answers = {
+        "influence": _ask(lambda: _influence(Where(target=influence, project="", timeout=timeout))),
+        "embedding": _ask(lambda: _embedding(Where(target=embedding, project="", timeout=timeout))),
+    }
+    if as_json:
+        click.echo(to_json(answers, indent=2))
+    else:
+        _print(answers)
+    return exit_codes.OK if any("error" not in answer for answer in answers.values()) else exit_codes.UNREACHABLE
+
+
+def _influence(where: Where) -> dict[str, Any]:
+    with influence_client(where) as client:
+        return {"target": where.target, **fields_of(client.server_info())}
+
+
+def _embedding(where: Where) -> dict[str, Any]:
+    with embedding_client(where) as client:
+        return {"target": where.target, **fields_of(client.server_info())}
+
+
+def _ask(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    from services.client.errors import EifRpcError
+
+    try:
+        return question()
+    except EifRpcError as error:
+        return {"error": str(error)}
+
+
+def _print(answers: dict[str, dict[str, Any]]) -> None:
+    for service, answer in answers.items():
+        click.echo(f"{service} service")
+        for name, value in answer.items():
+            text = ", ".join(value) if isinstance(value, tuple) else str(value)
+            click.echo(printable(f"  {name.replace('_', ' '):<26} {text}"))

@@ -1,0 +1,98 @@
+"""How far a job is, on standard error: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from services.client.cli.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One report: what runs, how far it is, and the expected seconds to its end."""
+
+    title: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    eta_seconds: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Done of it, in [0, 1]; 0 while that is not known."""
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+
+def show(steps: Iterable[Step]) -> None:
+    """Show steps until there are no more."""
+    if sys.stderr.isatty():
+        _show_bar(steps)
+    else:
+        for line in lines(steps):
+            click.echo(line, err=True)
+
+
+def lines(steps: Iterable[Step], *, every: float = 0.1) -> Iterator[str]:
+    """A line whenever the title changes, and each time a further tenth is done."""
+    title: str | None = None
+    shown = 0.0
+    for step in steps:
+        if step.title != title or step.share >= shown + every or (step.share == 1 and shown < 1):
+            title, shown = step.title, step.share
+            yield printable(f"{step.title}{_amount(step)}{_eta(step)}")
+
+
+def _amount(step: Step) -> str:
+    if not step.total:
+        return f": {step.done} {step.unit}".rstrip() if step.done else ""
+    return f": {step.done}/{step.total} {step.unit}".rstrip()
+
+
+def _eta(step: Step) -> str:
+    return f", about {_duration(step.eta_seconds)} left" if step.eta_seconds else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _show_bar(steps: Iterable[Step]) -> None:
+    with _bars() as bars:
+        task = bars.add_task("", total=None, amount="", left="")
+        for step in steps:
+            bars.update(
+                task,
+                description=printable(step.title),
+                completed=step.done,
+                total=step.total or None,
+                amount=printable(_amount(step).removeprefix(": ")),
+                left=_eta(step).removeprefix(", "),
+            )
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )
