@@ -49,6 +49,10 @@ class JobStore(Protocol):
         """
         ...
 
+    def check_room(self, job: Job, *, max_pending: int) -> None:
+        """Raise JOB_ALREADY_EXISTS or QUEUE_FULL as `create` would now, and keep nothing."""
+        ...
+
     def find_request(self, request: RequestKey) -> Job | None:
         """The job that this request has made, if any. Raises as `create`."""
         ...

@@ -31,6 +31,10 @@ class Ledger:
         """As JobStore.create."""
         return await self._call(self._store.create, job, request=request, max_pending=max_pending)
 
+    async def check_room(self, job: Job, *, max_pending: int) -> None:
+        """Raise what `create` would, and keep nothing."""
+        await self._call(self._store.check_room, job, max_pending=max_pending)
+
     async def find_request(self, request: RequestKey) -> Job | None:
         """As JobStore.find_request."""
         job = await self._call(self._store.find_request, request)
@@ -77,10 +81,6 @@ class Ledger:
     async def active(self) -> tuple[Job, ...]:
         """As JobStore.active."""
         return await self._call(self._store.active)
-
-    async def count_waiting(self) -> int:
-        """Jobs in the queue."""
-        return await self._call(self._store.count, JobState.PENDING)
 
     def close(self) -> None:
         """Finish what is under way, and let go of the table."""

@@ -42,6 +42,8 @@ class InfluenceSettings(BaseSettings):
     """Of one result table."""
     drain_s: float = Field(default=30.0, ge=0)
     """Time that calls have to end after SIGTERM."""
+    ready_file: Path | None = None
+    """Written with the address once calls are accepted."""
     log_level: str = "INFO"
 
     @field_validator("output_uri_prefix", "cache_uri_prefix")

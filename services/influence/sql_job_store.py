@@ -60,12 +60,15 @@ class SqlJobStore:
             known = _find_request(connection, request) if request else None
             if known is not None:
                 return known
-            _refuse_taken_name(connection, job)
-            _refuse_full_queue(connection, max_pending)
+            _refuse_without_room(connection, job, max_pending)
             connection.execute(sa.insert(JOBS), _row(job))
             if request is not None:
                 connection.execute(sa.insert(REQUESTS), _request_row(request, job))
         return job
+
+    def check_room(self, job: Job, *, max_pending: int) -> None:
+        with self._reading() as connection:
+            _refuse_without_room(connection, job, max_pending)
 
     def find_request(self, request: RequestKey) -> Job | None:
         with self._reading() as connection:
@@ -172,16 +175,13 @@ def _find(connection: sa.Connection, name: str) -> Job | None:
     return None if document is None else _parse(document)
 
 
-def _refuse_taken_name(connection: sa.Connection, job: Job) -> None:
+def _refuse_without_room(connection: sa.Connection, job: Job, max_pending: int) -> None:
     if _find(connection, job.name) is not None:
         raise ServiceError(
             "JOB_ALREADY_EXISTS",
             f"{job.name} exists already; choose another influence_job_id, or leave it to the server",
             name=job.name,
         )
-
-
-def _refuse_full_queue(connection: sa.Connection, max_pending: int) -> None:
     waiting = _count(connection, JobState.PENDING)
     if waiting >= max_pending:
         raise ServiceError(

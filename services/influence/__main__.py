@@ -1,0 +1,112 @@
+"""`python -m services.influence`: the influence service, set up by `EIF_INFLUENCE_*`, `EIF_STORAGE_*` and options.
+
+It keeps its jobs in a state folder, runs each in a process of its own, and goes on with them after a restart.
+SIGTERM or SIGINT drains it: running calls get time to end, job processes are stopped and started again by the next
+server on the same folder. Exit codes: 0 after a drain, 2 when it cannot start as it is set up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from eif.influence.v1 import influence_service_pb2_grpc
+from pydantic import ValidationError
+
+from eif_engine.errors import EifError
+from services.common.server import check_address, serve_until_signal, start_server
+from services.common.settings import PREFIX as STORAGE_PREFIX
+from services.common.settings import StorageSettings
+from services.common.storage.router import open_store
+from services.common.telemetry import configure_logging
+from services.influence.app import InfluenceApp, check_prefixes, local_runner
+from services.influence.local_runner import WORKER
+from services.influence.servicer import NAME
+from services.influence.settings import PREFIX, InfluenceSettings
+from services.influence.state_lock import hold_state_dir
+
+EXIT_CONFIGURATION = 2
+
+_THREADS = 16
+
+
+def read_settings(arguments: list[str]) -> InfluenceSettings:
+    """Settings from the environment, with what the command line says in front."""
+    parser = argparse.ArgumentParser(
+        prog="python -m services.influence",
+        description=__doc__,
+        epilog="The other settings are environment variables only, see services/influence/settings.py and "
+        "services/common/settings.py.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", help=f"port 0 takes a free one ({PREFIX}LISTEN)")
+    parser.add_argument("--state-dir", type=Path, metavar="FOLDER", help=f"of this server alone ({PREFIX}STATE_DIR)")
+    parser.add_argument(
+        "--output-uri-prefix", metavar="URI", help=f"where results go by default ({PREFIX}OUTPUT_URI_PREFIX)"
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help=f"written when calls are accepted ({PREFIX}READY_FILE)"
+    )
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    return InfluenceSettings(**given)
+
+
+async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_command: Sequence[str] = WORKER) -> None:
+    """Serve until SIGTERM or SIGINT. The caller holds the state folder."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+    app = InfluenceApp(
+        settings,
+        store=open_store(storage),
+        runner=local_runner(settings, storage, os.environ, command=job_command),
+        uri_schemes=storage.schemes,
+    )
+    try:
+        running = await start_server(
+            listen=settings.listen,
+            services={NAME: partial(influence_service_pb2_grpc.add_InfluenceServiceServicer_to_server, app.servicer)},
+            insecure=settings.insecure,
+            stopping=app.stopping,
+        )
+        await app.start()
+        await serve_until_signal(running, grace=settings.drain_s, ready_file=settings.ready_file, on_drain=app.drain)
+    finally:
+        app.close()
+
+
+def main() -> int:
+    """Run the service and return its exit code."""
+    try:
+        settings, storage = read_settings(sys.argv[1:]), StorageSettings()
+        check_address(settings.listen, insecure=settings.insecure)
+        check_prefixes(settings, storage)
+        configure_logging(settings.log_level)
+        with hold_state_dir(settings.state_dir):
+            asyncio.run(serve(settings, storage))
+    except EifError as error:
+        return _cannot_start(error.message)
+    except ValidationError as error:
+        return _cannot_start("; ".join(_problems(error)))
+    return 0
+
+
+def _cannot_start(why: str) -> int:
+    print(f"cannot start: {why}", file=sys.stderr)
+    return EXIT_CONFIGURATION
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """What is wrong with which setting, without the values: they can be secrets."""
+    prefix = PREFIX if error.title == InfluenceSettings.__name__ else STORAGE_PREFIX
+    for problem in error.errors(include_url=False, include_input=False):
+        name = "_".join(map(str, problem["loc"][:1])).upper()
+        yield f"{prefix}{name}: {problem['msg']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The parts of the influence service, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from services.common.errors import ServiceError
+from services.common.settings import StorageSettings
+from services.common.storage.base import ObjectStore
+from services.influence.admission import Admission
+from services.influence.board import Board
+from services.influence.jobs import JobService
+from services.influence.ledger import Ledger
+from services.influence.local_runner import WORKER, LocalRunner
+from services.influence.result_service import ResultService
+from services.influence.results import Results
+from services.influence.runner import JobRunner
+from services.influence.scheduler import Scheduler
+from services.influence.server_info import InfoService
+from services.influence.servicer import InfluenceServicer
+from services.influence.settings import InfluenceSettings
+from services.influence.sql_job_store import SqlJobStore
+from services.influence.sqlite import sqlite_engine
+from services.influence.table_cache import TableCache
+
+DATABASE = "jobs.sqlite"
+
+
+class InfluenceApp:
+    """One influence service.
+
+    Args:
+        settings: Its settings. Its state folder is held by the caller, see `hold_state_dir`.
+        store: The object store.
+        runner: Runs job processes.
+        uri_schemes: What GetServerInfo says of the store.
+    """
+
+    def __init__(
+        self, settings: InfluenceSettings, *, store: ObjectStore, runner: JobRunner, uri_schemes: tuple[str, ...]
+    ) -> None:
+        self.stopping = asyncio.Event()
+        self._board = Board()
+        self._ledger = Ledger(SqlJobStore(sqlite_engine(settings.state_dir / DATABASE)), self._board)
+        results = Results(_cache(settings, store))
+        self._scheduler = Scheduler(
+            ledger=self._ledger,
+            store=store,
+            runner=runner,
+            state_dir=settings.state_dir,
+            max_running=settings.max_running_jobs,
+            max_attempts=settings.max_attempts,
+        )
+        self.servicer = InfluenceServicer(
+            jobs=self._job_service(settings, store, results),
+            results=ResultService(ledger=self._ledger, results=results, stopping=self.stopping),
+            info=InfoService(settings, uri_schemes=uri_schemes),
+        )
+
+    async def start(self) -> None:
+        """Settle what an earlier server has left, and run what waits."""
+        await self._scheduler.start()
+
+    async def drain(self) -> None:
+        """End watches and job processes; the next server goes on with their jobs."""
+        self._board.close()
+        await self._scheduler.stop()
+
+    def close(self) -> None:
+        """Let go of the job table."""
+        self._ledger.close()
+
+    def _job_service(self, settings: InfluenceSettings, store: ObjectStore, results: Results) -> JobService:
+        admission = Admission(
+            ledger=self._ledger,
+            store=store,
+            results=results,
+            output_uri_prefix=settings.output_uri_prefix,
+            has_embedding_service=settings.embedding_target is not None,
+        )
+        return JobService(
+            ledger=self._ledger,
+            admission=admission,
+            scheduler=self._scheduler,
+            store=store,
+            results=results,
+            state_dir=settings.state_dir,
+            max_pending=settings.max_pending_jobs,
+            heartbeat_s=settings.heartbeat_s,
+        )
+
+
+def local_runner(
+    settings: InfluenceSettings,
+    storage: StorageSettings,
+    environ: Mapping[str, str],
+    *,
+    command: Sequence[str] = WORKER,
+) -> LocalRunner:
+    """Runs jobs on this machine, with the settings of this server."""
+    secrets = (storage.s3_access_key, storage.s3_secret_key, storage.s3_session_token)
+    told = [secret if isinstance(secret, str) else secret.get_secret_value() for secret in secrets if secret]
+    return LocalRunner(
+        environ={**environ, **storage.to_environ(), **settings.job_environ(), "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},
+        secrets=told,
+        command=command,
+        grace_s=settings.cancel_grace_s,
+    )
+
+
+def check_prefixes(settings: InfluenceSettings, storage: StorageSettings) -> None:
+    """Refuse to start with a place for results that the store is not set up for. Raises ARGUMENT_INVALID."""
+    for name in ("output_uri_prefix", "cache_uri_prefix"):
+        uri: str | None = getattr(settings, name)
+        if uri is not None and uri.partition("://")[0] not in storage.schemes:
+            how = "EIF_STORAGE_S3_ENDPOINT" if uri.startswith("s3:") else "EIF_STORAGE_FILE_ROOTS"
+            raise ServiceError("ARGUMENT_INVALID", f"{name} is {uri}, but that scheme is off: set {how}", field=name)
+
+
+def _cache(settings: InfluenceSettings, store: ObjectStore) -> TableCache:
+    return TableCache(
+        store,
+        settings.state_dir / "results",
+        max_bytes=settings.result_cache_bytes,
+        max_table_bytes=settings.max_table_bytes,
+    )
