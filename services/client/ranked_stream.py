@@ -48,7 +48,7 @@ def _chunks(
         lambda timeout: open_call(request, timeout),
         connection=connection,
         reconnect=reconnect,
-        is_complete=lambda: position.is_complete,
+        is_complete=position.may_end,
     )
     with closing(messages):
         for message in messages:
@@ -61,48 +61,81 @@ def _chunks(
 
 
 class _Position:
-    """How far a ranking was read, and what the next chunk must look like."""
+    """How far a ranking was read, and what the next chunk must look like.
+
+    The ranking over all queries, and that of a relabel job, has every rank. That of one query may have a gap: only the
+    ends of it are kept. Rows are counted in both.
+    """
 
     def __init__(self, request: Request) -> None:
         self._name = request.name
         self._max_rows = request.max_rows
+        self._has_every_rank = request.query_id in {"", "all"}
         # Where a token of an earlier stream starts is known once the first chunk is here.
+        self._rows: int | None = None if request.resume_token else 0
         self._next_rank = 0 if request.resume_token else 1
         self._total_rows: int | None = None
+        self._ended_at = -1
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row asked for is here; a server that sends nothing has an empty ranking."""
-        if self._total_rows is None:
-            return True
+        """Whether every row asked for is here."""
+        if self._rows is None or self._total_rows is None:
+            return False
         wanted = min(self._total_rows, self._max_rows) if self._max_rows else self._total_rows
-        return self._next_rank > wanted
+        return self._rows >= wanted
+
+    def may_end(self) -> bool:
+        """Whether a stream that the server has ended was complete. Raises StreamCorrupt when rows are missing.
+
+        A server that sends nothing has an empty ranking, or nothing after the token.
+        """
+        if self.is_complete or self._rows is None or self._total_rows is None:
+            return True
+        if self._ended_at == self._rows:
+            raise self._corrupt(f"the server ended it after {self._rows} of {self._total_rows} rows", self._next_rank)
+        self._ended_at = self._rows
+        return False
 
     def advance(self, chunk: results_pb2.RankedSamplesChunk) -> None:
         """Go past a chunk. Raises StreamCorrupt when it is not the one that must come next."""
-        if _checksum(chunk) != chunk.crc32c:
-            raise self._corrupt("its checksum is wrong", chunk)
-        columns = (chunk.scores, chunk.labels, chunk.suggested_labels, chunk.suggested_probabilities)
-        rows = len(chunk.sample_ids)
-        if any(len(column) != rows for column in columns[:2]) or any(
-            len(column) not in {0, rows} for column in columns
-        ):
-            raise self._corrupt("its columns differ in length", chunk)
-        if self._total_rows not in {None, chunk.total_rows}:
-            raise self._corrupt(f"the ranking had {self._total_rows} rows, now {chunk.total_rows}", chunk)
-        if rows and self._next_rank not in {0, chunk.first_rank}:
-            raise self._corrupt(f"rank {self._next_rank} must come next", chunk)
+        fault = self._fault(chunk)
+        if fault:
+            raise self._corrupt(fault, chunk.first_rank)
+        count = len(chunk.sample_ids)
         self._total_rows = chunk.total_rows
-        if rows:
-            self._next_rank = chunk.first_rank + rows
+        if count:
+            self._next_rank = chunk.first_rank + count
+            if self._rows is None and self._has_every_rank:
+                self._rows = chunk.first_rank - 1
+            if self._rows is not None:
+                self._rows += count
 
-    def _corrupt(self, what: str, chunk: results_pb2.RankedSamplesChunk) -> StreamCorrupt:
+    def _fault(self, chunk: results_pb2.RankedSamplesChunk) -> str:
+        if _checksum(chunk) != chunk.crc32c:
+            return "its checksum is wrong"
+        count = len(chunk.sample_ids)
+        optional = (chunk.suggested_labels, chunk.suggested_probabilities)
+        if len(chunk.scores) != count or len(chunk.labels) != count or any(len(c) not in {0, count} for c in optional):
+            return "its columns differ in length"
+        if self._total_rows not in {None, chunk.total_rows}:
+            return f"the ranking had {self._total_rows} rows, now {chunk.total_rows}"
+        if count and not self._follows(chunk.first_rank):
+            return f"rank {self._next_rank} must come next"
+        return ""
+
+    def _follows(self, rank: int) -> bool:
+        if self._has_every_rank and self._next_rank:
+            return rank == self._next_rank
+        return rank >= self._next_rank
+
+    def _corrupt(self, what: str, rank: int) -> StreamCorrupt:
         return StreamCorrupt(
             grpc.StatusCode.DATA_LOSS,
             "STREAM_CORRUPT",
-            f"the chunk of {self._name} that starts at rank {chunk.first_rank} cannot be trusted: {what}; stream the "
-            "ranking again, and when this repeats, run the job again",
-            {"job": self._name, "first_rank": str(chunk.first_rank)},
+            f"the ranking of {self._name} cannot be trusted at rank {rank}: {what}; stream it again, and when this "
+            "repeats, run the job again",
+            {"job": self._name, "rank": str(rank)},
         )
 
 

@@ -228,6 +228,45 @@ def test_a_chunk_that_breaks_the_promise_is_refused(damage: Callable[[list[Chunk
     assert caught.value.code is grpc.StatusCode.DATA_LOSS
 
 
+def ends_of_a_ranking() -> list[Chunk]:
+    """Ranks 1 to 20 and 81 to 100 of 100, as the server keeps them for one query."""
+    chunks = ranking_chunks(100, query_id="pair:a:b")
+    kept = chunks[:2] + chunks[-2:]
+    for chunk in kept:
+        chunk.total_rows = 40
+    return kept
+
+
+def test_the_ranking_of_one_query_may_have_a_gap() -> None:
+    with (
+        RankingServer(ends_of_a_ranking(), break_after=(1, 2)) as server,
+        InfluenceClient(server.target, reconnect=FAST) as client,
+    ):
+        ranks = [row.rank for row in client.stream_ranked_samples("j1", query_id="pair:a:b")]
+        from_token = [row.rank for row in client.stream_ranked_samples("j1", query_id="pair:a:b", resume_token="21")]
+    assert ranks == [*range(1, 21), *range(81, 101)]
+    assert from_token == list(range(81, 101))
+
+
+def test_rows_that_are_missing_for_good_are_noticed() -> None:
+    chunks = ends_of_a_ranking()
+    del chunks[2]
+    with RankingServer(chunks) as server, InfluenceClient(server.target, reconnect=FAST) as client:
+        stream = client.stream_ranked_samples("j1", query_id="pair:a:b")
+        with pytest.raises(StreamCorrupt, match="the server ended it after 30 of 40 rows"):
+            list(stream)
+    assert len(server.requests("StreamRankedSamples")) == 2
+
+
+def test_ranks_of_one_query_never_go_back() -> None:
+    chunks = ends_of_a_ranking()
+    chunks[2] = chunks[0]
+    with RankingServer(chunks) as server, InfluenceClient(server.target) as client:
+        stream = client.stream_ranked_samples("j1", query_id="pair:a:b")
+        with pytest.raises(StreamCorrupt, match="rank 21 must come next"):
+            list(stream)
+
+
 def test_max_rows_ends_the_stream() -> None:
     with RankingServer(ranking_chunks(95)) as server, InfluenceClient(server.target) as client:
         assert [row.rank for row in client.stream_ranked_samples("j1", max_rows=30)] == list(range(1, 31))
