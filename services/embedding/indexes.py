@@ -20,7 +20,7 @@ from services.embedding.models import spec_digest
 from services.embedding.names import INDEXES, invalid
 from services.embedding.records import IndexRecord, IndexSpec, IndexState
 from services.embedding.registry import Database, Registry
-from services.embedding.stored_index import delete_stored_index, folder_uri
+from services.embedding.stored_index import check_target, delete_stored_index, folder_uri
 from services.embedding.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Indexes:
         """Start to build an index.
 
         Raises:
-            ServiceError: MODEL_NOT_FOUND, SPACE_NOT_AVAILABLE, QUEUE_FULL, INDEX_ALREADY_EXISTS, REQUEST_ID_REUSED.
+            ServiceError: MODEL_NOT_FOUND, SPACE_NOT_AVAILABLE, QUEUE_FULL, INDEX_ALREADY_EXISTS, REQUEST_ID_REUSED;
+                those of the store when the index could not be stored at the end.
         """
         if self._prefix is None:
             raise invalid("parent", "this server has no place for indexes; start it with --index-uri-prefix")
@@ -104,6 +105,7 @@ class Indexes:
             raise space_not_available(spec.model, spec.space)
         uid, now = str(uuid.uuid4()), datetime.now(UTC)
         folder = folder_uri(self._prefix, name, uid)
+        await asyncio.to_thread(check_target, self._store, folder)
         record = IndexRecord(uid=uid, spec=spec, folder=folder, create_time=now, update_time=now)
         return await self._tasks.finish(self._create(record, name, request_id))
 

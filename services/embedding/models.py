@@ -22,6 +22,7 @@ from services.embedding.registry import Database, Registry
 from services.embedding.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from services.common.storage.base import ObjectStore
@@ -56,13 +57,22 @@ class Models:
         folder: Of this server alone; a folder for each model.
         provider: Execution provider of ONNX Runtime.
         limits: What they may take.
+        check: Raises OnnxInvalid for a bundle that is not fit for use.
     """
 
     def __init__(
-        self, database: Database, store: ObjectStore, folder: Path, *, provider: str, limits: ModelLimits
+        self,
+        database: Database,
+        store: ObjectStore,
+        folder: Path,
+        *,
+        provider: str,
+        limits: ModelLimits,
+        check: Callable[[Path, ProbeLimits], None] = check_onnx,
     ) -> None:
         self._registry = Registry(database, collection=MODELS, kind=ModelRecord, noun="MODEL")
         self._store, self._folder, self._provider, self._limits = store, folder, provider, limits
+        self._check = check
         self._records: dict[str, ModelRecord] = {}
         self._encoders: dict[str, asyncio.Task[Encoder]] = {}
         self._creating: dict[str, asyncio.Task[ModelRecord]] = {}
@@ -174,7 +184,7 @@ class Models:
             sha256 = await asyncio.to_thread(
                 fetch_bundle, self._store, spec.uri, folder, sha256=spec.sha256, max_bytes=self._limits.max_bytes
             )
-            await asyncio.to_thread(check_onnx, folder, self._limits.probe)
+            await asyncio.to_thread(self._check, folder, self._limits.probe)
             encoder = await asyncio.to_thread(self._open, folder, spec.name)
         record = ModelRecord(
             uid=uid,

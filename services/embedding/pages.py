@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import zlib
 from typing import TYPE_CHECKING
 
-from services.common.errors import ServiceError
-from services.embedding.names import invalid
+from services.common.paging import page_size
+from services.common.tokens import read_token, write_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,33 +27,8 @@ def page_of(names: Sequence[str], *, parent: str, size: int, token: str) -> tupl
     Raises:
         ServiceError: ARGUMENT_INVALID, PAGE_TOKEN_INVALID.
     """
-    if size < 0:
-        raise invalid("page_size", f"{size} is below 0")
-    after = _read(token, parent) if token else ""
+    count = page_size(size, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
+    after = read_token(token, parent, reason="PAGE_TOKEN_INVALID", field="page_token").decode() if token else ""
     rest = [name for name in names if name > after]
-    page = rest[: min(size or DEFAULT_PAGE, LARGEST_PAGE)]
-    return page, _write(page[-1], parent) if len(page) < len(rest) else ""
-
-
-def _write(name: str, parent: str) -> str:
-    body = name.encode()
-    return base64.urlsafe_b64encode(_check(body, parent) + body).decode()
-
-
-def _read(token: str, parent: str) -> str:
-    try:
-        data = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
-        if data[:4] == _check(data[4:], parent):
-            return data[4:].decode()
-    except (binascii.Error, ValueError):
-        pass
-    raise ServiceError(
-        "PAGE_TOKEN_INVALID",
-        "page_token is not one of this listing: send next_page_token as it was received, with the same parent, "
-        "or leave it out to start again",
-        field="page_token",
-    )
-
-
-def _check(body: bytes, parent: str) -> bytes:
-    return zlib.crc32(parent.encode() + b"\0" + body).to_bytes(4, "little")
+    page = rest[:count]
+    return page, write_token(page[-1].encode(), parent) if len(page) < len(rest) else ""

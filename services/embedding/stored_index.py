@@ -75,6 +75,15 @@ def manifest_uri(folder: str) -> str:
     return f"{folder}/{MANIFEST_NAME}"
 
 
+def check_target(store: ObjectStore, folder: str) -> None:
+    """Find out before a build whether the store can be reached and allows the folder. Raises as the store's `head`."""
+    try:
+        store.head(manifest_uri(folder))
+    except ServiceError as error:
+        if error.reason != "OBJECT_NOT_FOUND":
+            raise
+
+
 def store_index(store: ObjectStore, folder: str, vectors: Path, manifest: IndexManifest) -> str:
     """Put the vectors, then the manifest that names them. Returns the sha256 of the manifest."""
     store.put(f"{folder}/{VECTORS_NAME}", vectors)
