@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,8 +151,11 @@ def test_a_cache_that_may_not_be_used_costs_no_job(place: Place, tmp_path: Path)
     assert shards(place) == []
 
 
-def test_a_store_that_is_broken_is_told(place: Place, tmp_path: Path) -> None:
-    (tmp_path / "objects" / "f").write_text("a file where the folder should be")
+def test_a_store_that_is_broken_is_told(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("services.common.storage.local.os.fsync", full)
     cache = FeatureCache(place.store, place.uri("f"), feature_dim=DIM, scratch=tmp_path, shard_samples=1)
-    with pytest.raises(ServiceError):
+    with pytest.raises(ServiceError, match="No space left"):
         cache.add(images("a"), features(1))
