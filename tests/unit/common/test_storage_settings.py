@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from services.common.settings import StorageSettings
+from tests.conftest import REPO
 
 FULL = StorageSettings(
     s3_endpoint="store:9000",
@@ -91,3 +93,11 @@ def test_an_endpoint_may_be_a_url(endpoint: str, host: str, *, secure: bool) -> 
 def test_settings_that_are_refused(values: dict[str, str], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         StorageSettings.model_validate(values)
+
+
+def test_the_operations_manual_lists_every_setting_and_its_default() -> None:
+    manual = (REPO / "docs" / "operations.md").read_text()
+    listed = dict(re.findall(r"^\| `EIF_STORAGE_([A-Z0-9_]+)` \| (.+?) \| .+ \|$", manual, re.MULTILINE))
+    defaults = {name.upper(): field.default for name, field in StorageSettings.model_fields.items()}
+    words = {None: "unset", (): "empty", True: "`true`"}
+    assert listed == {name: words.get(value, f"`{value}`") for name, value in defaults.items()}
