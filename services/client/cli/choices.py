@@ -23,9 +23,7 @@ def choice_option(
     return click.option(
         *names,
         type=click.Choice([member.value for member in kind], case_sensitive=False),
-        default=default.value if default is not None else None,
-        show_default=default is not None,
-        required=default is None,
         callback=member,
         help=help,
+        **({"required": True} if default is None else {"default": default.value, "show_default": True}),
     )

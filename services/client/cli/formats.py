@@ -75,7 +75,7 @@ def _plain(value: object) -> object:
 
 
 def _write_table(columns: Sequence[str], rows: Iterator[Cells], out: TextIO, empty: str) -> None:
-    lines = ([_cell(row[name]) for name in columns] for row in rows)
+    lines = ([cell(row[name]) for name in columns] for row in rows)
     head = list(itertools.islice(lines, _SAMPLED_ROWS))
     if not head:
         click.echo(empty, err=True)
@@ -90,7 +90,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value for people."""
     match value:
         case str():
             return printable(value)
@@ -99,7 +100,7 @@ def _cell(value: object) -> str:
         case float():
             return f"{value:.6g}"
         case datetime():
-            return value.strftime("%Y-%m-%d %H:%M:%S")
+            return value.strftime("%Y-%m-%d %H:%M:%SZ")
         case _:
             return printable(str(value))
 

@@ -9,7 +9,7 @@ import click
 
 from services.client.cli.choices import choice_option
 from services.client.cli.following import follow_index, index_step
-from services.client.cli.formats import Format, fields_of, format_option, to_json, write_rows
+from services.client.cli.formats import Format, cell, fields_of, format_option, to_json, write_rows
 from services.client.cli.options import Where, embedding_client, embedding_options, examples
 from services.client.cli.progress import lines
 from services.client.cli.text import printable
@@ -104,7 +104,7 @@ def get(where: Where, *, name: str, as_json: bool) -> None:
         click.echo(to_json(fields_of(found), indent=2))
         return
     for key, value in _details(found).items():
-        click.echo(printable(f"{key:<12} {value}"))
+        click.echo(f"{printable(key):<12} {cell(value)}")
 
 
 @index.command(epilog=examples("eif index watch products"))

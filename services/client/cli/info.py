@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -29,10 +30,12 @@ from services.client.cli.text import printable
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def info(*, influence: str, embedding: str, timeout: float, as_json: bool) -> int:
     """Show what the services run on and what their limits are. Exit code 3 when neither answers."""
-    answers = {
-        "influence": _ask(lambda: _influence(Where(target=influence, project="", timeout=timeout))),
-        "embedding": _ask(lambda: _embedding(Where(target=embedding, project="", timeout=timeout))),
+    questions = {
+        "influence": lambda: _influence(Where(target=influence, project="", timeout=timeout)),
+        "embedding": lambda: _embedding(Where(target=embedding, project="", timeout=timeout)),
     }
+    with ThreadPoolExecutor() as pool:
+        answers = dict(zip(questions, pool.map(_ask, questions.values()), strict=True))
     if as_json:
         click.echo(to_json(answers, indent=2))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from services.client.cli.following import follow_job, job_step
-from services.client.cli.formats import Format, fields_of, format_option, to_json, write_rows
+from services.client.cli.formats import Format, cell, fields_of, format_option, to_json, write_rows
 from services.client.cli.options import COUNT, Where, examples, influence_client, influence_options
 from services.client.cli.progress import lines
 from services.client.cli.submission import finish
@@ -51,7 +51,7 @@ def get(where: Where, *, job: str, as_json: bool) -> None:
         click.echo(to_json(fields_of(found), indent=2))
         return
     for name, value in _details(found).items():
-        click.echo(printable(f"{name:<12} {value}"))
+        click.echo(f"{printable(name):<12} {cell(value)}")
 
 
 @jobs.command(epilog=examples("eif jobs cancel JOB", "eif jobs cancel JOB --wait"))

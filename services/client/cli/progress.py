@@ -26,9 +26,9 @@ class Step:
     eta_seconds: float | None = None
 
     @property
-    def share(self) -> float:
-        """Done of it, in [0, 1]; 0 while that is not known."""
-        return min(self.done / self.total, 1.0) if self.total else 0.0
+    def tenths(self) -> int:
+        """How much is done, in tenths, rounded down; 0 while that is not known."""
+        return min(self.done * 10 // self.total, 10) if self.total else 0
 
 
 def show(steps: Iterable[Step]) -> None:
@@ -40,13 +40,12 @@ def show(steps: Iterable[Step]) -> None:
             click.echo(line, err=True)
 
 
-def lines(steps: Iterable[Step], *, every: float = 0.1) -> Iterator[str]:
+def lines(steps: Iterable[Step]) -> Iterator[str]:
     """A line whenever the title changes, and each time a further tenth is done."""
-    title: str | None = None
-    shown = 0.0
+    shown: tuple[str, int] | None = None
     for step in steps:
-        if step.title != title or step.share >= shown + every or (step.share == 1 and shown < 1):
-            title, shown = step.title, step.share
+        if shown is None or step.title != shown[0] or step.tenths > shown[1]:
+            shown = (step.title, step.tenths)
             yield printable(f"{step.title}{_amount(step)}{_eta(step)}")
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
+
+from tests.cli import Cli
 
 
 @pytest.fixture
@@ -12,3 +15,11 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     return port
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The `eif` command in this process."""
+    for name in [name for name in os.environ if name.startswith("EIF_")]:
+        monkeypatch.delenv(name)
+    return Cli(capsys)
