@@ -86,7 +86,7 @@ class EmbeddingProcess:
 
 @contextmanager
 def running_embedding(place: Place, state: Path, **settings: str) -> Iterator[EmbeddingProcess]:
-    """A server over the store of `place`, with its state in `state`, until the block ends."""
+    """A server over the store of `place`, with its state in `state`, until the block ends; `settings` come first."""
     state.mkdir(parents=True, exist_ok=True)
     ready, log = state / "ready.json", state / "stderr.log"
     ready.unlink(missing_ok=True)
@@ -94,12 +94,13 @@ def running_embedding(place: Place, state: Path, **settings: str) -> Iterator[Em
     environ |= place.settings.to_environ()
     environ |= {f"EIF_EMBEDDING_{name.upper()}": value for name, value in settings.items()}
     options = {
-        "--listen": "127.0.0.1:0",
-        "--state-dir": str(state / "server"),
-        "--index-uri-prefix": place.uri("indexes"),
-        "--ready-file": str(ready),
+        "listen": "127.0.0.1:0",
+        "state_dir": str(state / "server"),
+        "index_uri_prefix": place.uri("indexes"),
+        "ready_file": str(ready),
     }
-    command = [sys.executable, "-m", "services.embedding", *(part for option in options.items() for part in option)]
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items() if name not in settings]
+    command = [sys.executable, "-m", "services.embedding", *(part for option in given for part in option)]
     started = time.monotonic()
     with log.open("ab") as stderr:
         process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=stderr)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from eif_engine.data.images import ImageLimits
 from services.common.errors import ServiceError
@@ -24,7 +23,6 @@ from services.embedding.session import available_providers, choose_provider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from services.common.storage.base import ObjectStore
     from services.embedding.settings import EmbeddingSettings
@@ -33,7 +31,7 @@ SEARCHES_AT_A_TIME = 2
 
 
 class EmbeddingApp:
-    """Everything behind the servicer. Made and closed in one event loop.
+    """Everything behind the servicer. Made and closed in one event loop, by whoever holds the state folder.
 
     Args:
         settings: Of the service.
@@ -41,14 +39,12 @@ class EmbeddingApp:
         uri_schemes: That the store knows.
 
     Raises:
-        EifError: The state folder belongs to another server, or the device asked for does not work.
+        EifError: The device asked for does not work, or the state is of another version.
     """
 
     def __init__(self, settings: EmbeddingSettings, store: ObjectStore, *, uri_schemes: Sequence[str]) -> None:
         state = settings.state_dir.absolute()
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.stopping = asyncio.Event()
-        self._lock = take_lock(state)
         provider = choose_provider(settings.device)
         image_limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
         self._image_threads = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="images")
@@ -94,7 +90,6 @@ class EmbeddingApp:
         for threads in (self._image_threads, self._search_threads):
             threads.shutdown(wait=False, cancel_futures=True)
         self._database.close()
-        self._lock.close()
 
 
 def model_limits(settings: EmbeddingSettings) -> ModelLimits:
@@ -125,18 +120,12 @@ def builds_limits(settings: EmbeddingSettings, images: ImageLimits) -> BuildsLim
     )
 
 
-def take_lock(state: Path) -> TextIO:
-    """Hold the state folder for this process until the file is closed.
-
-    Raises:
-        ServiceError: RESOURCE_PROBLEM when another server has it.
-    """
-    lock = (state / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+def check_prefix(prefix: str | None, schemes: Sequence[str]) -> None:
+    """Refuse to start with a place for indexes that the store is not set up for. Raises ARGUMENT_INVALID."""
+    if prefix is not None and prefix.partition("://")[0] not in schemes:
+        how = "EIF_STORAGE_S3_ENDPOINT" if prefix.startswith("s3:") else "EIF_STORAGE_FILE_ROOTS"
         raise ServiceError(
-            "RESOURCE_PROBLEM", f"another embedding server uses the state folder {state}: give this one its own"
-        ) from error
-    return lock
+            "ARGUMENT_INVALID",
+            f"index_uri_prefix is {prefix}, but that scheme is off: set {how}",
+            field="index_uri_prefix",
+        )

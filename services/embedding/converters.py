@@ -11,9 +11,10 @@ from google.protobuf import timestamp_pb2
 
 from eif_engine.config import NeighborSpace
 from eif_engine.errors import EifError
+from services.common.names import invalid, shown
 from services.common.rpc_errors import status_of
 from services.embedding.images import ImageSource
-from services.embedding.names import INDEXES, MODELS, Name, child_name, invalid, parse_name, shown
+from services.embedding.names import INDEXES, MODELS, Name, child_name, parse_name
 from services.embedding.records import Failure, IndexRecord, IndexSpec, IndexState, ModelRecord, ModelSpec
 from services.embedding.search import Query, SampleQuery, VectorQuery
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from eif_engine.config import NeighborSpace
 from eif_engine.errors import EifError
 from services.common.errors import ServiceError
+from services.common.names import invalid
 from services.embedding.builds import Builds, BuildsLimits
 from services.embedding.encoder import space_not_available
 from services.embedding.index_board import IndexBoard
 from services.embedding.loaded_indexes import LoadedIndexes
 from services.embedding.models import spec_digest
-from services.embedding.names import INDEXES, invalid
+from services.embedding.names import INDEXES
 from services.embedding.records import IndexRecord, IndexSpec, IndexState
 from services.embedding.registry import Database, Registry
 from services.embedding.stored_index import check_target, delete_stored_index, folder_uri

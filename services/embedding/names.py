@@ -1,25 +1,13 @@
-"""Resource names and the ids in them."""
+"""Names of models and indexes in their parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from services.common import names
-from services.common.names import check_id, invalid, parse_parent, shown
-
-__all__ = [
-    "INDEXES",
-    "MODELS",
-    "Name",
-    "child_name",
-    "invalid",
-    "parse_name",
-    "parse_parent",
-    "parse_request_id",
-    "shown",
-]
 
 MODELS, INDEXES = "models", "indexes"
+_PATTERNS = {MODELS: "projects/{project}/models/{model}", INDEXES: "projects/{project}/indexes/{index}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +27,12 @@ class Name:
 
 
 def parse_name(text: str, collection: str, *, field: str = "name") -> Name:
-    """The parts of a resource's name."""
-    singular = "model" if collection == MODELS else "index"
-    project, resource_id = names.parse_name(text, f"projects/{{project}}/{collection}/{{{singular}}}", field=field)
+    """The parts of a resource's name. Raises ARGUMENT_INVALID."""
+    project, resource_id = names.parse_name(text, _PATTERNS[collection], field=field)
     return Name(project=project, collection=collection, id=resource_id)
 
 
 def child_name(parent: str, collection: str, resource_id: str, *, id_field: str) -> Name:
-    """The name of a new resource, from the fields of its create request."""
-    if not resource_id:
-        raise invalid(id_field, "it is required")
-    check_id(resource_id, field=id_field)
-    return Name(project=parse_parent(parent), collection=collection, id=resource_id)
-
-
-def parse_request_id(text: str) -> str | None:
-    """A request id in its canonical form; None when there is none."""
-    return names.parse_request_id(text) if text else None
+    """The name of a new resource, from the fields of its create request. Raises ARGUMENT_INVALID."""
+    names.check_id(resource_id, field=id_field)
+    return Name(project=names.parse_parent(parent), collection=collection, id=resource_id)

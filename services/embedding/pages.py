@@ -1,4 +1,4 @@
-"""Pages of a listing by name: a token is the last name of the page before, wrapped so that its form stays ours."""
+"""Pages of a listing by name; a token holds the last name of the page before."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def page_of(names: Sequence[str], *, parent: str, size: int, token: str) -> tupl
     Raises:
         ServiceError: ARGUMENT_INVALID, PAGE_TOKEN_INVALID.
     """
-    count = page_size(size, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
+    most = page_size(size, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
     after = read_token(token, parent, reason="PAGE_TOKEN_INVALID", field="page_token").decode() if token else ""
     rest = [name for name in names if name > after]
-    page = rest[:count]
+    page = rest[:most]
     return page, write_token(page[-1].encode(), parent) if len(page) < len(rest) else ""

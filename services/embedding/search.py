@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eif_engine.errors import SampleUnknown
+from services.common.names import invalid
 from services.embedding.images import ImageSource, at_field
-from services.embedding.names import invalid
 from services.embedding.vectors import has_direction, normalize
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from eif.embedding.v1 import embedding_service_pb2_grpc, resources_pb2
 from google.protobuf import empty_pb2
 
 from eif_engine import __version__
+from services.common.names import parse_parent, parse_request_id
 from services.common.rpc_errors import translate_errors
 from services.embedding import converters
 from services.embedding.converters import DOMAIN
-from services.embedding.names import INDEXES, MODELS, parse_name, parse_parent, parse_request_id
+from services.embedding.names import INDEXES, MODELS, parse_name
 from services.embedding.pages import page_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     async def CreateModel(self, request: service_pb2.CreateModelRequest, context: Context) -> resources_pb2.Model:
         async with translate_errors(context, "CreateModel", DOMAIN):
             spec, name = converters.to_model_spec(request)
-            record = await self._models.create(spec, name, request_id=parse_request_id(request.request_id))
+            record = await self._models.create(spec, name, request_id=_request_id(request.request_id))
             return converters.from_model(record, provider=self._models.provider(record.name))
 
     async def GetModel(self, request: service_pb2.GetModelRequest, context: Context) -> resources_pb2.Model:
@@ -113,7 +114,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     async def CreateIndex(self, request: service_pb2.CreateIndexRequest, context: Context) -> resources_pb2.Index:
         async with translate_errors(context, "CreateIndex", DOMAIN):
             spec, name = converters.to_index_spec(request)
-            record = await self._indexes.create(spec, name, request_id=parse_request_id(request.request_id))
+            record = await self._indexes.create(spec, name, request_id=_request_id(request.request_id))
             return converters.from_index(record)
 
     async def GetIndex(self, request: service_pb2.GetIndexRequest, context: Context) -> resources_pb2.Index:
@@ -160,3 +161,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
 
     def _index(self, name: str) -> resources_pb2.Index:
         return converters.from_index(self._indexes.board.get(name))
+
+
+def _request_id(text: str) -> str | None:
+    return parse_request_id(text) if text else None

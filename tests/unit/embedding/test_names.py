@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from services.common.errors import ServiceError
-from services.embedding.names import INDEXES, MODELS, Name, child_name, parse_name, parse_parent, parse_request_id
+from services.embedding.names import INDEXES, MODELS, Name, child_name, parse_name
 
 
 def test_names_are_read_and_written() -> None:
@@ -13,7 +11,6 @@ def test_names_are_read_and_written() -> None:
     assert name == Name(project="p1", collection="models", id="resnet-50")
     assert (str(name), name.parent) == ("projects/p1/models/resnet-50", "projects/p1")
     assert str(child_name("projects/a", INDEXES, "i", id_field="index_id")) == "projects/a/indexes/i"
-    assert parse_parent("projects/a") == "a"
 
 
 @pytest.mark.parametrize(
@@ -49,13 +46,4 @@ def test_malformed_ids_are_refused(model_id: str) -> None:
 @pytest.mark.parametrize("parent", ["", "p", "projects/", "projects/P", "projects/p/"])
 def test_malformed_parents_are_refused(parent: str) -> None:
     with pytest.raises(ServiceError, match="parent: "):
-        parse_parent(parent)
-
-
-def test_request_ids() -> None:
-    some = uuid.uuid4()
-    assert parse_request_id("") is None
-    assert parse_request_id(str(some).upper()) == str(some)
-    for text in ("x", some.hex, str(uuid.UUID(int=0)), f"{some} "):
-        with pytest.raises(ServiceError, match="request_id: "):
-            parse_request_id(text)
+        child_name(parent, MODELS, "m", id_field="model_id")
