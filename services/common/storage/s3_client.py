@@ -49,7 +49,8 @@ class _Retries(Retry):
 class S3Endpoint:
     """The client of an endpoint. Thread-safe; not shared between processes.
 
-    An endpoint that refuses connections is given up within 10 seconds, one that does not answer within 45.
+    An endpoint that refuses connections is given up within 10 seconds, one that cannot be reached within 45, and one
+    that takes requests but never answers after six times the read time-out.
     """
 
     def __init__(self, settings: StorageSettings) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
-import tempfile
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -70,13 +68,12 @@ class StreamingReads(ABC):
 @contextmanager
 def new_file(folder: Path) -> Iterator[Path]:
     """An empty file in `folder` under a name that no object has; gone at the end unless it was moved."""
-    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=folder)
-    os.close(handle)
+    path = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+    path.touch(exist_ok=False)  # unlike `tempfile`, readable for whom the umask says
     try:
-        yield Path(name)
+        yield path
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
+        path.unlink(missing_ok=True)
 
 
 def not_found(uri: str) -> ServiceError:

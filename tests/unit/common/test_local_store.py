@@ -176,3 +176,9 @@ def test_a_root_may_be_a_link_itself(tmp_path: Path, root: Path) -> None:
     LocalStore([tmp_path / "alias"]).put(uri, b"content")
     assert (root / "name").read_bytes() == b"content"
     assert LocalStore([root]).read(uri, max_bytes=9) == b"content"
+
+
+def test_an_object_may_be_read_by_whom_the_umask_allows(store: LocalStore, root: Path) -> None:
+    store.put(file_uri(root / "object"), b"content")
+    (root / "plain").write_bytes(b"content")
+    assert (root / "object").stat().st_mode == (root / "plain").stat().st_mode

@@ -170,6 +170,26 @@ class Trace(grpc.aio.ServerInterceptor):
         return await continuation(details)
 
 
+async def test_an_old_connection_is_left_without_ending_its_calls() -> None:
+    go, peers = asyncio.Event(), []
+
+    async def body(_request: bytes, context: Any) -> None:
+        peers.append(context.peer())
+        await context.write(b"first")
+        await go.wait()
+        await context.write(b"last")
+
+    async with echo_server(body, max_connection_age_s=0.2) as (_, channel):
+        streams = [open_stream(channel)]
+        assert await streams[0].read() == b"first"
+        while len(set(peers)) < 2:  # until a new call goes over a new connection
+            streams.append(open_stream(channel))
+            assert await asyncio.wait_for(streams[-1].read(), 10) == b"first"
+            await asyncio.sleep(0.05)
+        go.set()
+        assert [await stream.read() for stream in streams] == [b"last"] * len(streams)
+
+
 async def test_interceptors_run_in_their_order() -> None:
     seen: list[str] = []
     interceptors = Interceptors(
