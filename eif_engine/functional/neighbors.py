@@ -62,7 +62,8 @@ def nearest(
     """
     vn_ND = F.normalize(v_ND, dim=1)
     count = min(count, len(vn_ND) - 1)
-    for part in blocks(len(rows_Q), len(vn_ND), vn_ND.element_size(), block_bytes):
+    widest = max(len(vn_ND), (count + 8) * vn_ND.shape[1])  # similarities to all, or differences to candidates
+    for part in blocks(len(rows_Q), widest, vn_ND.element_size(), block_bytes):
         rows_B = rows_Q[part]
         similarity_BN = vn_ND[rows_B] @ vn_ND.T
         similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf

@@ -14,6 +14,9 @@ _ACTIVATIONS = 16
 """Feature maps alive at a time, in inputs of the network: its first layers are the largest."""
 _LOSS_COPIES = 4
 """Arrays of the size of the logits that a loss makes."""
+_BLOCK_BUDGET = 2 << 30
+"""Of a block of samples that are scored together: the same on every machine, as the last bits depend on it."""
+_LEAST_ROWS = 256
 _SUGGESTION_BYTES, _VOTER_BYTES = 600, 300
 
 
@@ -25,10 +28,8 @@ def extraction_bytes(model: JobModel) -> int:
 
 def rank_bytes(model: JobModel, *, train: int, test: int, spec: RankSpec) -> int:
     """A rank job on so many samples. Features lie in files and do not count."""
-    head = model.loaded.head.weight_DF
-    embedding_dim, feature_dim = int(head.shape[0]), int(head.shape[1])
-    logits = len(model.loaded.classes) * _centers(model)
-    block = min(train, BLOCK_ROWS) * _F64 * (feature_dim + 4 * embedding_dim + _LOSS_COPIES * logits)
+    embedding_dim, feature_dim = model.loaded.head.weight_DF.shape
+    block = min(train, rank_block_rows(model)) * _row_bytes(model)
     scores = train * _F64 * 8
     confusions = test * _F64 * (4 * embedding_dim + 8) + 4 * BLOCK_BYTES
     directions = 0 if isinstance(spec.influence.step, PublishedStepsOptions) else spec.influence.num_thetas
@@ -37,14 +38,25 @@ def rank_bytes(model: JobModel, *, train: int, test: int, spec: RankSpec) -> int
     return table + max(extraction_bytes(model), confusions, block + scores + thetas)
 
 
+def rank_block_rows(model: JobModel) -> int:
+    """How many samples are scored together."""
+    return max(_LEAST_ROWS, min(BLOCK_ROWS, _BLOCK_BUDGET // _row_bytes(model)))
+
+
 def relabel_bytes(*, samples: int, wanted: int, dim: int, num_neighbors: int) -> int:
     """A relabel job over vectors of this size, for `wanted` of its samples."""
     voters = min(num_neighbors, samples)
-    rows = max(1, BLOCK_BYTES // (samples * _F64))
-    block = 4 * BLOCK_BYTES + 3 * min(rows, wanted) * (voters + 8) * dim * _F64
+    block = 4 * max(BLOCK_BYTES, samples * _F64, (voters + 8) * dim * _F64)
     vectors = 2 * samples * dim * _F64
     suggestions = wanted * (_SUGGESTION_BYTES + voters * _VOTER_BYTES)
     return samples * BYTES_PER_SAMPLE + vectors + block + suggestions
+
+
+def _row_bytes(model: JobModel) -> int:
+    """Of one sample while it is scored: features, embeddings, logits, in float64."""
+    embedding_dim, feature_dim = model.loaded.head.weight_DF.shape
+    logits = len(model.loaded.classes) * _centers(model)
+    return _F64 * (feature_dim + 4 * embedding_dim + _LOSS_COPIES * logits)
 
 
 def _centers(model: JobModel) -> int:

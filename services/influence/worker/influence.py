@@ -16,6 +16,7 @@ from eif_engine.errors import CheckpointIncompatible
 from eif_engine.jobs.rank import rank
 from eif_engine.types import Query
 from services.influence.spec import InfluenceOptions, RankSpec, UnitStepOptions
+from services.influence.worker.estimate import rank_block_rows
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
@@ -72,6 +73,7 @@ def run_influence(
             config=influence_config(spec.influence, spec.run.seed),
             device=model.device,
             progress=report,
+            block_rows=rank_block_rows(model),
         )
         for place, (query, scores_N) in enumerate(ranked):
             total_N += scores_N
