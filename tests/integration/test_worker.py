@@ -22,10 +22,11 @@ from eif_engine.models.checkpoint import load_model
 from eif_engine.models.loaded import LoadedModel
 from services.common.storage.base import ObjectInfo, ObjectStore
 from services.common.storage.router import RoutedStore
-from services.influence.messages import CancelledMessage, SucceededMessage
+from services.influence.messages import CancelledMessage, FailedMessage, SucceededMessage
 from services.influence.result_manifest import ResultManifest
 from services.influence.spec import (
     Artifact,
+    Device,
     HarmfulSamples,
     QuerySelection,
     RankSpec,
@@ -126,6 +127,18 @@ def test_a_ranking_is_what_the_engine_computes(world: JobWorld, top_k: int) -> N
         assert [row["label"] for row in rows] == [labels_of(30)[places[place]] for place in kept]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_scores_as_a_cpu_does(world: JobWorld) -> None:
+    spec = world.rank_spec(run=RunOptions(device=Device.CPU))
+    on_cpu = ranked(world, spec)
+    on_gpu = ranked(world, spec.model_copy(update={"run": RunOptions(device=Device.CUDA)}))
+    assert on_gpu.manifest.provenance["device"].startswith("cuda:")
+    assert on_gpu.figures["feature_cache_hits"] == 0  # features of a CPU are another thing
+    expected = {row["sample_id"]: row["score"] for row in on_cpu.ranking()}
+    assert {row["sample_id"]: row["score"] for row in on_gpu.ranking()} == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
 def test_pairs_are_the_confusions_closest_first(world: JobWorld) -> None:
     result = ranked(world, world.rank_spec(test=18))
     rows = result.rows("pairs")
@@ -147,7 +160,7 @@ def test_the_manifest_tells_what_a_result_came_from(world: JobWorld) -> None:
     assert facts["test_manifest_sha256"] == digests["test.jsonl"]
     assert facts["model_sha256"] == hashlib.sha256((objects / "model" / "model.json").read_bytes()).hexdigest()
     assert facts["weights_sha256"] == local_model(world).weights_sha256
-    assert facts["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert facts["device"].partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert facts["seed"] == "7"
     assert RankSpec.model_validate_json(facts["config"]) == spec
     figures = manifest.figures
@@ -258,6 +271,15 @@ def test_of_two_attempts_the_first_manifest_counts(world: JobWorld) -> None:
     message = world.run(request.model_copy(update={"attempt": 2}), store=store)
     assert isinstance(message, SucceededMessage)
     assert message.manifest_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_results_that_could_not_be_written_are_told_before_the_work(world: JobWorld) -> None:
+    world.put("out", b"a file where the folder should be")
+    store = WatchedStore(world.store)
+    message = world.run(world.request(world.rank_spec()), store=store)
+    assert isinstance(message, FailedMessage)
+    assert message.metadata["uri"].startswith(world.place.uri("out/"))
+    assert store.images_read == []
 
 
 def test_a_cancel_in_the_middle_leaves_no_result(world: JobWorld) -> None:

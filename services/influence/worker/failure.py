@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 
 from eif_engine.errors import EifError, MemoryExceeded
 from services.common.errors import ServiceError
 from services.influence.messages import FailedMessage
+from services.influence.worker.mapped_file import NO_SPACE
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE = 2000
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 def failure_of(error: BaseException) -> FailedMessage:
@@ -36,7 +35,7 @@ def _known(error: BaseException) -> EifError | None:
         return MemoryExceeded(
             "the job ran out of memory: give it a machine or a GPU with more, or fewer samples or queries at a time"
         )
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return ServiceError(
             "RESOURCE_PROBLEM", "the disk that holds the state folder of the influence service is full: make room on it"
         )

@@ -69,7 +69,7 @@ class FeatureCache:
         digests = [np.zeros((0, DIGEST_BYTES), dtype=np.uint8)]
         with self._known.open("wb") as file:
             for shard_digests, features in self._shards(report):
-                features.tofile(file)
+                file.write(features.data)
                 digests.append(shard_digests)
         keys = np.concatenate(digests).view(_SORTABLE).ravel()
         self._order = np.argsort(keys, kind="stable")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.influence.worker.feature_cache import FeatureCache
-from services.influence.worker.features import FeatureExtractor, SplitFeatures, require_disk
+from services.influence.worker.features import FeatureExtractor, SplitFeatures
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
 from services.influence.worker.quarantine import Quarantine
@@ -31,7 +31,6 @@ def run_features(
     job: Job, model: JobModel, splits: Sequence[Split], quarantine: Quarantine
 ) -> tuple[list[SplitFeatures], FeatureFigures]:
     """Features of each split, and how many were known."""
-    require_disk(job, list(splits), model.feature_dim)
     total = sum(len(split) for split in splits)
     cache = FeatureCache(
         job.store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from eif_engine.data.features import extract
 from eif_engine.errors import CheckpointIncompatible
 from eif_engine.types import Quarantined
-from services.common.errors import ServiceError
 from services.influence.worker.feature_cache import FeatureCache
 from services.influence.worker.image_stream import Image, stream_images
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
+from services.influence.worker.mapped_file import mapped_file
 from services.influence.worker.quarantine import Quarantine
 from services.influence.worker.split import Split
 
@@ -46,20 +45,6 @@ class SplitFeatures:
     misses: int
 
 
-def require_disk(job: Job, splits: list[Split], feature_dim: int) -> None:
-    """Refuse, with RESOURCE_PROBLEM, features that do not fit on the disk of the job's folder."""
-    needed = sum(len(split) for split in splits) * feature_dim * 4
-    free = shutil.disk_usage(job.scratch).free
-    if needed > free:
-        raise ServiceError(
-            "RESOURCE_PROBLEM",
-            f"the features need {needed:,} bytes of disk in the state folder of the influence service, "
-            f"which has {free:,}",
-            needed_bytes=needed,
-            free_bytes=free,
-        )
-
-
 class FeatureExtractor:
     """Features of the splits of a job, one after the other.
 
@@ -81,7 +66,7 @@ class FeatureExtractor:
         """
         shape = (len(split), self._model.feature_dim)
         path = self._job.scratch / f"{split.name}.f32"
-        x_NF: NDArray[np.float32] = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+        x_NF = mapped_file(path, np.float32, shape)
         done_N = np.zeros(len(split), dtype=np.bool_)
         for rows in self._known(split, x_NF, report):
             done_N[rows] = True

@@ -20,6 +20,7 @@ from services.influence.worker.estimate import rank_block_rows
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
+from services.influence.worker.mapped_file import mapped_file
 from services.influence.worker.ranking import RankingOrder
 
 STAGE = "influence"
@@ -107,12 +108,8 @@ class _Kept:
     """Both ends of every query's ranking, in files: there may be as many queries as test samples."""
 
     def __init__(self, scratch: Path, queries: int, width: int) -> None:
-        shape = (queries, width)
-        self.rows_QK: NDArray[np.int64] = np.zeros((0, width), dtype=np.int64)
-        self.scores_QK: NDArray[np.float32] = np.zeros((0, width), dtype=np.float32)
-        if queries:  # an empty file cannot be mapped
-            self.rows_QK = np.memmap(scratch / "kept-rows", dtype=np.int64, mode="w+", shape=shape)
-            self.scores_QK = np.memmap(scratch / "kept-scores", dtype=np.float32, mode="w+", shape=shape)
+        self.rows_QK = mapped_file(scratch / "kept-rows", np.int64, (queries, width))
+        self.scores_QK = mapped_file(scratch / "kept-scores", np.float32, (queries, width))
         self.ranks_K = np.zeros(width, dtype=np.int64)
 
     def put(

@@ -15,7 +15,7 @@ from services.influence.worker.job import Job
 from services.influence.worker.outbox import LastMessage, Send
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.settings import WorkerSettings
-from services.influence.worker.writer import existing_result
+from services.influence.worker.writer import existing_result, require_writable
 
 
 def run_job(
@@ -55,6 +55,7 @@ def run_job(
         )
         if done := existing_result(job):
             return done
+        require_writable(job)
         return rank.run_rank(job, spec) if isinstance(spec, RankSpec) else relabel.run_relabel(job, spec)
     except Cancelled:
         return CancelledMessage()

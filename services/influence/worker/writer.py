@@ -14,6 +14,7 @@ from services.influence.worker.job import Job
 from services.influence.worker.table_file import TableFile
 
 MAX_MANIFEST_BYTES = 1 << 20
+PROBE_NAME = ".probe"
 
 
 def existing_result(job: Job) -> SucceededMessage | None:
@@ -32,6 +33,13 @@ def existing_result(job: Job) -> SucceededMessage | None:
             "RESULT_CORRUPT", f"{uri} is there already, but is not the manifest of a result", uri=uri
         ) from error
     return SucceededMessage(manifest_uri=uri, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+def require_writable(job: Job) -> None:
+    """Find out now, and not after hours of work, that results cannot be written. Raises STORAGE_DENIED and others."""
+    uri = f"{result_folder(job.request.output_uri_prefix, job.request.uid)}/{PROBE_NAME}"
+    job.store.put(uri, b"")
+    job.store.delete(uri)
 
 
 def publish(
