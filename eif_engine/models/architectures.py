@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models as torchvision_models
 
 from eif_engine.errors import EifError, ModelBundleInvalid
 from eif_engine.models.bundle import Architecture, FeatureNorm, Pooling
@@ -41,6 +40,8 @@ class Backbone:
 
 def installed_architectures() -> dict[str, str]:
     """Every name that a bundle may use, and where it comes from."""
+    from torchvision import models as torchvision_models  # a second or more, which networks of one's own do not need
+
     names = dict.fromkeys(torchvision_models.list_models(module=torchvision_models), "torchvision")
     return names | {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
@@ -115,6 +116,8 @@ def _torchvision_builder(architecture: Architecture) -> Callable[[], object]:
     options: dict[str, Any] = dict(architecture.options)
     if architecture.name in _NO_INIT:
         options.setdefault("init_weights", False)
+    from torchvision import models as torchvision_models
+
     return lambda: torchvision_models.get_model(architecture.name, weights=None, **options)
 
 
