@@ -62,7 +62,12 @@ def test_ended_and_active(state: JobState) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(PENDING, CANCELLED), (RUNNING, CANCELLING), (CANCELLING, CANCELLING), *((state, state) for state in sorted(ENDED))],
+    [
+        (PENDING, CANCELLED),
+        (RUNNING, CANCELLING),
+        (CANCELLING, CANCELLING),
+        *((state, state) for state in sorted(ENDED)),
+    ],
 )
 def test_cancel_ends_a_waiting_job_asks_a_running_one_and_leaves_the_others(before: JobState, after: JobState) -> None:
     job = make_job(state=before)
