@@ -80,7 +80,7 @@ def test_sigterm_cancels_while_images_are_read(world: JobWorld, tmp_path: Path) 
         asked = time.monotonic()
         worker.process.terminate()
         assert worker.wait() == 0
-        assert time.monotonic() - asked < 4
+        assert time.monotonic() - asked < 5
     assert worker.last == CancelledMessage()
     assert results(world, request) == []
     assert not (tmp_path / "job" / "scratch").exists()
@@ -92,7 +92,7 @@ def test_sigterm_cancels_a_long_computation(world: JobWorld, tmp_path: Path) -> 
         asked = time.monotonic()
         worker.process.terminate()
         assert worker.wait() == 0
-        assert time.monotonic() - asked < 4
+        assert time.monotonic() - asked < 5
     assert worker.last == CancelledMessage()
     assert not (tmp_path / "job" / "scratch").exists()
 
@@ -108,14 +108,14 @@ def test_the_death_of_the_parent_ends_it_and_the_next_attempt_waits_for_that(wor
             left = time.monotonic()
             first.close_stdin()
             assert first.wait() == EXIT_ORPHANED
-            assert time.monotonic() - left < 4
+            assert time.monotonic() - left < 5
             assert second.wait() == 0
     assert isinstance(second.last, SucceededMessage)
     assert not isinstance(first.last, SucceededMessage | FailedMessage | CancelledMessage)
 
 
 def test_a_killed_job_continues_from_the_features_it_has_stored(world: JobWorld, tmp_path: Path) -> None:
-    spec = large_spec(world, 256)
+    spec = large_spec(world, 400)
     request = world.request(spec)
     environ = {"EIF_INFLUENCE_CACHE_SHARD_SAMPLES": "64"}
     with start(world, tmp_path, request, environ=environ) as worker:
@@ -124,7 +124,7 @@ def test_a_killed_job_continues_from_the_features_it_has_stored(world: JobWorld,
         worker.wait()
     assert results(world, request) == []
     kept = forget_stored_images(world, tmp_path)
-    assert 0 < len(kept) < 256
+    assert 0 < len(kept) < 400
     again = request.model_copy(update={"attempt": 2})
     with start(world, tmp_path, again, environ=environ) as worker:
         assert worker.wait() == 0
@@ -132,7 +132,7 @@ def test_a_killed_job_continues_from_the_features_it_has_stored(world: JobWorld,
     assert result.manifest.attempt == 2
     assert result.rows("quarantine") == []  # the images that are gone were not asked for
     assert result.figures["feature_cache_hits"] == len(kept)
-    assert result.figures["feature_cache_misses"] == 256 + 6 - len(kept)
+    assert result.figures["feature_cache_misses"] == 400 + 6 - len(kept)
 
 
 def large_spec(world: JobWorld, count: int) -> RankSpec:
