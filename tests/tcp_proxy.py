@@ -14,13 +14,15 @@ class TcpProxy:
     """Forwards `port` to `target_port` of the loopback.
 
     Attributes:
-        connections: Connections accepted so far.
+        target_port: May be changed; None closes new connections at once.
+        connections: Connections forwarded so far.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int | None) -> None:
+        self.target_port = target_port
         self.connections = 0
-        self._target_port = target_port
         self._budget: int | None = None
+        self._then_target: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = LoopThread()
         self._server = self._thread.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -43,9 +45,10 @@ class TcpProxy:
         """Reset every connection."""
         self._thread.run(self._cut())
 
-    def cut_after(self, num_bytes: int) -> None:
-        """Reset every connection once so many more bytes have come from the server."""
+    def cut_after(self, num_bytes: int, *, then_target: int | None) -> None:
+        """Reset every connection once so many more bytes have come from the server; go on with another target."""
         self._budget = num_bytes
+        self._then_target = then_target
 
     async def _close(self) -> None:
         self._server.close()
@@ -56,8 +59,11 @@ class TcpProxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.target_port is None:
+            writer.transport.abort()
+            return
         self.connections += 1
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         self._writers |= {writer, upstream_writer}
         await asyncio.gather(
             self._pump(reader, upstream_writer, counted=False), self._pump(upstream_reader, writer, counted=True)
@@ -68,6 +74,7 @@ class TcpProxy:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 if counted and self._spent(len(data)):
+                    self.target_port = self._then_target
                     await self._cut()
                     return
                 writer.write(data)

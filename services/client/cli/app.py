@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from services.client.cli.exit_codes import TEXT
+from services.client.cli.failures import PipeClosed
 from services.client.cli.images import embed, search
 from services.client.cli.index import index
 from services.client.cli.info import info
@@ -27,8 +28,15 @@ From nothing to ranked samples:
 {TEXT}"""
 
 
-class InOrder(click.Group):
+class Root(click.Group):
     """Lists its commands in the order in which one meets them."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; click itself would end the process when the reader of a pipe has left."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosed from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
@@ -42,7 +50,7 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
         context.exit()
 
 
-@click.group(cls=InOrder, epilog=_EPILOG, context_settings={"max_content_width": 120})
+@click.group(cls=Root, epilog=_EPILOG, context_settings={"max_content_width": 120})
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show it.")
 def eif() -> None:
     """Which training samples taught an embedding model its confusions, and which labels are wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -40,6 +41,10 @@ class Interrupted(Exception):
     """Ctrl-C, with what happens to the work that goes on elsewhere."""
 
 
+class PipeClosed(Exception):
+    """The reader of standard output has left."""
+
+
 def run_guarded(command: Callable[[], object]) -> int:
     """Run a command and return its exit code; print what went wrong. EIF_DEBUG=1 adds the traceback."""
     try:
@@ -54,7 +59,7 @@ def run_guarded(command: Callable[[], object]) -> int:
 
 def _ended_with(error: BaseException) -> int:
     match error:
-        case BrokenPipeError():
+        case PipeClosed() | BrokenPipeError():
             exit_code = _pipe_closed()
         case click.exceptions.Exit():
             exit_code = error.exit_code
@@ -79,6 +84,9 @@ def _unexpected(error: BaseException) -> int:
         return _say(f"error: {error.reason}: {error.message}{_hint(error)}", exit_codes.exit_code_of(error))
     if isinstance(error, OSError) and error.filename:
         return _say(f"error: {error.filename}: {error.strerror}", exit_codes.FAILED)
+    if isinstance(error, OSError):
+        _discard_output()
+        return _say(f"error: standard output: {error.strerror or error}", exit_codes.FAILED)
     said = f"error: INTERNAL: {type(error).__name__}: {error}; a fault of eif itself, EIF_DEBUG=1 shows where"
     return _say(said, exit_codes.FAILED)
 
@@ -97,6 +105,11 @@ def _say(line: str, exit_code: int) -> int:
 
 
 def _pipe_closed() -> int:
-    # The interpreter flushes standard output once more when it ends: let that go nowhere instead of failing.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_output()
     return exit_codes.PIPE_CLOSED
+
+
+def _discard_output() -> None:
+    # The interpreter flushes standard output once more when it ends: let that go nowhere instead of failing.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -70,15 +70,18 @@ def _duration(seconds: float) -> str:
 def _show_bar(steps: Iterable[Step]) -> None:
     with _bars() as bars:
         task = bars.add_task("", total=None, amount="", left="")
+        title = ""
         for step in steps:
             bars.update(
                 task,
+                refresh=step.title != title,
                 description=printable(step.title),
                 completed=step.done,
                 total=step.total or None,
                 amount=printable(_amount(step).removeprefix(": ")),
                 left=_eta(step).removeprefix(", "),
             )
+            title = step.title
 
 
 def _bars() -> Bars:

@@ -114,7 +114,7 @@ def test_a_connection_cut_in_the_middle_loses_and_repeats_nothing(long_ranking: 
         TcpProxy(long_ranking.port) as proxy,
         InfluenceClient(proxy.target, reconnect=FAST) as client,
     ):
-        proxy.cut_after(200_000)
+        proxy.cut_after(200_000, then_target=long_ranking.port)
         rows = [row.sample_id for row in client.stream_ranked_samples("j1")]
     assert rows == ids(20_000)
     assert proxy.connections == 2
