@@ -15,6 +15,9 @@ from torch.nn import functional as F
 BLOCK_BYTES = 64 * 2**20
 """Memory of one block of similarities."""
 
+MARGIN = 8
+"""Candidates beyond the neighbours asked for; where more are as near, they are looked at one by one."""
+
 
 def blocks(rows: int, columns: int, itemsize: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
     """Slices of `rows` whose (block, columns) matrix stays under `block_bytes`; at least one row each."""
@@ -62,16 +65,32 @@ def nearest(
     """
     vn_ND = F.normalize(v_ND, dim=1)
     count = min(count, len(vn_ND) - 1)
-    widest = max(len(vn_ND), (count + 8) * vn_ND.shape[1])  # similarities to all, or differences to candidates
+    width = min(count + MARGIN, len(vn_ND) - 1)
+    widest = max(len(vn_ND), width * vn_ND.shape[1])  # similarities to all, or differences to candidates
     for part in blocks(len(rows_Q), widest, vn_ND.element_size(), block_bytes):
         rows_B = rows_Q[part]
         similarity_BN = vn_ND[rows_B] @ vn_ND.T
         similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
         # A few more than asked for: rounding must not decide between equals at the edge.
-        neighbor_BK = similarity_BN.topk(min(count + 8, len(vn_ND) - 1), dim=1).indices.sort(dim=1).values
+        similar_BK, neighbor_BK = similarity_BN.topk(width, dim=1)
+        edge_B = similar_BK[:, count - 1] - 64 * torch.finfo(vn_ND.dtype).eps
+        neighbor_BK = neighbor_BK.sort(dim=1).values
         distance_BK = squared_distances(vn_ND[rows_B, None], vn_ND[neighbor_BK])
         order_BK = distance_BK.sort(dim=1, stable=True).indices[:, :count]
-        yield rows_B, neighbor_BK.gather(1, order_BK), distance_BK.gather(1, order_BK)
+        neighbor_BK, distance_BK = neighbor_BK.gather(1, order_BK), distance_BK.gather(1, order_BK)
+        crowded_B = (similarity_BN >= edge_B[:, None]).sum(dim=1) > width
+        for row in crowded_B.nonzero().flatten().tolist():
+            candidates = (similarity_BN[row] >= edge_B[row]).nonzero().flatten()
+            neighbor_BK[row], distance_BK[row] = _nearest_of(vn_ND, int(rows_B[row]), candidates, count, block_bytes)
+        yield rows_B, neighbor_BK, distance_BK
+
+
+def _nearest_of(vn_ND: Tensor, row: int, candidates: Tensor, count: int, block_bytes: int) -> tuple[Tensor, Tensor]:
+    """The `count` nearest of candidate rows in ascending order; the lowest rows among equals."""
+    parts = blocks(len(candidates), vn_ND.shape[1], vn_ND.element_size(), block_bytes)
+    distances = torch.cat([squared_distances(vn_ND[row], vn_ND[candidates[part]]) for part in parts])
+    order = distances.sort(stable=True).indices[:count]
+    return candidates[order], distances[order]
 
 
 def _hide_self(similarity_BN: Tensor, rows: slice) -> None:

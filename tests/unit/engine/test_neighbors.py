@@ -32,6 +32,16 @@ def test_nearest_is_the_double_loop(count: int, block_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 300, 10**9])
+def test_the_lowest_rows_win_however_many_are_equal(block_bytes: int) -> None:
+    v_ND = torch.tensor([[1.0, 0.1]] + 40 * [[1.0, 0.0]] + 3 * [[1.0, 0.1]], dtype=torch.float64)
+    ((_, neighbor_BK, distance_BK),) = nearest(v_ND, torch.tensor([0]), 6, block_bytes=block_bytes)
+    assert neighbor_BK.tolist() == [[41, 42, 43, 1, 2, 3]]
+    assert distance_BK[0, :3].tolist() == [0, 0, 0]
+    ((_, neighbor_BK, _),) = nearest(v_ND, torch.tensor([20]), 5, block_bytes=block_bytes)
+    assert neighbor_BK.tolist() == [[1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 10**9])
 def test_nearest_other_is_never_the_row_itself_also_among_duplicates(block_bytes: int) -> None:
     v_ND = torch.ones(5, 3, dtype=torch.float64)
     neighbor_N, distance_N = nearest_other(v_ND, block_bytes=block_bytes)
