@@ -25,7 +25,8 @@ class Query:
     """A confusion to explain: one pair, or the pairs of a group, whose mean distance is `d`.
 
     Attributes:
-        query_id: Stable within a job: `pair:<sample id>:<neighbour id>` or `class:<label>`.
+        query_id: Stable within a job: `pair:<sample id>:<neighbour id>` (colons in ids as %3A) or
+            `class:<label>`.
         kind: What it is made of.
         pairs: Its pairs; exactly one unless it is a group.
     """

@@ -108,9 +108,9 @@ def group_by_class(pairs: Sequence[Pair], labels: Sequence[str]) -> list[Query]:
 
 
 def pair_query(pair: Pair, sample_ids: Sequence[str], kind: QueryKind) -> Query:
-    """A query of one pair."""
-    query_id = f"pair:{sample_ids[pair.row]}:{sample_ids[pair.neighbor]}"
-    return Query(query_id=query_id, kind=kind, pairs=(pair,))
+    """A query of one pair; a colon in an id is written %3A (and a percent sign %25), so that query ids are unique."""
+    ends = (sample_ids[row].replace("%", "%25").replace(":", "%3A") for row in (pair.row, pair.neighbor))
+    return Query(query_id=":".join(("pair", *ends)), kind=kind, pairs=(pair,))
 
 
 def _mis_similar(embeddings_MD: Tensor, labels: Sequence[str]) -> list[Pair]:

@@ -99,3 +99,11 @@ def test_named_pairs_keep_their_order_and_name_an_unknown_id() -> None:
     assert found[0].pairs[0].distance == pytest.approx(float(oracles.distance(z_MD[3], z_MD[1], "squared_euclidean")))
     with pytest.raises(SampleUnknown, match="'t99'"):
         named_pairs(pairs=[("t00", "t99")], embeddings_MD=z_MD, sample_ids=data.test_ids)
+
+
+def test_query_ids_are_unique_also_when_ids_hold_colons() -> None:
+    z_MD = torch.randn(3, 2, dtype=torch.float64)
+    pairs = [("a:b", "c"), ("a", "b:c")]
+    for first, second in pairs:
+        (query,) = named_pairs(pairs=[(first, second)], embeddings_MD=z_MD[:2], sample_ids=[first, second])
+        assert query.query_id == f"pair:{first.replace(':', '%3A')}:{second.replace(':', '%3A')}"
