@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eif_engine.errors import EifError
 from services.common.errors import ServiceError
 from services.embedding.build_progress import BuildCancelled, BuildLimits, BuildProgress
+from services.embedding.disk import disk_errors
 from services.embedding.index_build import IndexBuild
 from services.embedding.records import Failure, IndexRecord, IndexState
 from services.embedding.stored_index import (
@@ -168,29 +169,40 @@ class Builds:
             return ready(record, *stored, uri=manifest_uri(folder)), None
         scratch = self._scratch / record.uid
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True, mode=0o700)
         try:
-            built = IndexBuild(
-                record,
-                encoder=encoder,
-                model_sha256=self._models.get(record.spec.model).sha256,
-                store=self._store,
-                target=folder,
-                scratch=scratch,
-                limits=self._limits.build,
-                report=report,
-                stop=stop,
-            ).run()
-            index = load_vectors(
-                built.vectors,
-                uri=f"{folder}/{VECTORS_NAME}",
-                dim=built.manifest.dim,
-                rows=built.manifest.vectors.rows,
-                threads=self._limits.search_threads,
-            )
-            return ready(record, built.manifest, built.sha256, uri=manifest_uri(folder)), index
+            with disk_errors():
+                scratch.mkdir(parents=True, mode=0o700)
+                return self._build_new(record, encoder, scratch, stop, report)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _build_new(
+        self,
+        record: IndexRecord,
+        encoder: Encoder,
+        scratch: Path,
+        stop: threading.Event,
+        report: Callable[[BuildProgress], None],
+    ) -> tuple[IndexRecord, KnnIndex]:
+        built = IndexBuild(
+            record,
+            encoder=encoder,
+            model_sha256=self._models.get(record.spec.model).sha256,
+            store=self._store,
+            target=record.folder,
+            scratch=scratch,
+            limits=self._limits.build,
+            report=report,
+            stop=stop,
+        ).run()
+        index = load_vectors(
+            built.vectors,
+            uri=f"{record.folder}/{VECTORS_NAME}",
+            dim=built.manifest.dim,
+            rows=built.manifest.vectors.rows,
+            threads=self._limits.search_threads,
+        )
+        return ready(record, built.manifest, built.sha256, uri=manifest_uri(record.folder)), index
 
     def _stored(self, folder: str) -> tuple[IndexManifest, str] | None:
         try:

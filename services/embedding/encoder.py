@@ -64,7 +64,14 @@ class Encoder:
 
     async def embed(self, images: Sequence[Float32], space: NeighborSpace) -> Float32:
         """As `submit`, awaited. Cancelling it takes the batch out of the queue, unless it has begun."""
-        return await asyncio.wrap_future(self.submit(images, space))
+        waiting = self.submit(images, space)
+        try:
+            return await asyncio.wrap_future(waiting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise self._deleted() from None  # not the caller was cancelled, but the queue was dropped
 
     def submit(self, images: Sequence[Float32], space: NeighborSpace) -> Future[Float32]:
         """Queue one batch.
@@ -83,7 +90,7 @@ class Encoder:
         try:
             return self._executor.submit(self._run, images, output)
         except RuntimeError as error:  # closed
-            raise ServiceError("MODEL_NOT_FOUND", f"{self._name} was deleted", model=self._name) from error
+            raise self._deleted() from error
 
     def close(self) -> None:
         """Drop what waits, let the batch that runs end, take no more."""
@@ -100,6 +107,9 @@ class Encoder:
                 f"{self._name} gave the shape {list(vectors_BD.shape)} for {len(images)} images", model=self._name
             )
         return normalize(vectors_BD)
+
+    def _deleted(self) -> ServiceError:
+        return ServiceError("MODEL_NOT_FOUND", f"{self._name} was deleted", model=self._name)
 
     def _failed(self, error: Exception, images: int) -> MemoryExceeded | OnnxInvalid:
         text = one_line(error)

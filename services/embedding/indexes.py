@@ -181,7 +181,9 @@ class Indexes:
             self._loaded.add(record.uid, index)
         self.board.put(ended)
         fields = {"index": record.name, "state": record.state.value, "samples": record.samples_done}
-        logger.info("index built", extra={"fields": fields})
+        if record.failure is not None:
+            fields["reason"] = record.failure.reason
+        logger.info("build ended", extra={"fields": fields})
 
     def _is_building(self, record: IndexRecord) -> bool:
         try:

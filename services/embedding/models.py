@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eif_engine.errors import EifError
 from services.common.errors import ServiceError
 from services.embedding.bundles import fetch_bundle, is_intact
+from services.embedding.disk import disk_errors
 from services.embedding.encoder import Encoder
 from services.embedding.names import MODELS
 from services.embedding.onnx_check import ProbeLimits, check_onnx
@@ -22,7 +23,7 @@ from services.embedding.registry import Database, Registry
 from services.embedding.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from services.common.storage.base import ObjectStore
@@ -68,7 +69,7 @@ class Models:
         *,
         provider: str,
         limits: ModelLimits,
-        check: Callable[[Path, ProbeLimits], None] = check_onnx,
+        check: Callable[[Path, ProbeLimits], Awaitable[None]] = check_onnx,
     ) -> None:
         self._registry = Registry(database, collection=MODELS, kind=ModelRecord, noun="MODEL")
         self._store, self._folder, self._provider, self._limits = store, folder, provider, limits
@@ -157,7 +158,8 @@ class Models:
         self._check_room()
         uid = str(uuid.uuid4())
         try:
-            record, encoder = await self._load_new(spec, uid)
+            with disk_errors():
+                record, encoder = await self._load_new(spec, uid)
             await asyncio.to_thread(
                 self._registry.add, record, spec.name, name.parent, request_id=request_id, digest=digest
             )
@@ -184,7 +186,7 @@ class Models:
             sha256 = await asyncio.to_thread(
                 fetch_bundle, self._store, spec.uri, folder, sha256=spec.sha256, max_bytes=self._limits.max_bytes
             )
-            await asyncio.to_thread(self._check, folder, self._limits.probe)
+            await self._check(folder, self._limits.probe)
             encoder = await asyncio.to_thread(self._open, folder, spec.name)
         record = ModelRecord(
             uid=uid,

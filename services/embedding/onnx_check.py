@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from eif_engine.errors import OnnxInvalid
 if TYPE_CHECKING:
     from pathlib import Path
 
+PROBE = "services.embedding.onnx_probe"
 _KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "HOME")
 """What the probe may see of the environment: never the credentials of the object store."""
 
@@ -34,48 +36,56 @@ class ProbeLimits:
     batch: int = 32
 
 
-def check_onnx(folder: Path, limits: ProbeLimits) -> None:
-    """Load a bundle and run it in a process of its own.
+async def check_onnx(folder: Path, limits: ProbeLimits) -> None:
+    """Load a bundle and run it in a process of its own, which ends with the caller when that is cancelled.
 
     Raises:
         OnnxInvalid: Why it cannot be used, also when it crashed, took too long or too much memory.
     """
-    numbers = (limits.batch, limits.memory_bytes, limits.seconds)
-    # -P: the folder of the model is not a place to import from.
-    command = [sys.executable, "-P", "-m", "services.embedding.onnx_probe", str(folder), *map(str, numbers)]
-    environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        *_command(folder, limits), stdout=PIPE, stderr=PIPE, cwd="/", env=_environment()
+    )
     try:
-        done = subprocess.run(  # noqa: S603  the command is fixed, the folder is this server's
-            command,
-            capture_output=True,
-            cwd="/",
-            env={**environment, "OMP_NUM_THREADS": "1"},
-            timeout=limits.seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        async with asyncio.timeout(limits.seconds):
+            out, err = await process.communicate()
+    except TimeoutError:
         raise OnnxInvalid(
             f"the model did not load and run a batch of {limits.batch} within {limits.seconds} s",
             seconds=limits.seconds,
         ) from None
-    _raise_outcome(done, limits)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    _raise_outcome(await process.wait(), out, err, limits)
 
 
-def _raise_outcome(done: subprocess.CompletedProcess[bytes], limits: ProbeLimits) -> None:
-    if done.returncode != 0:
+def _command(folder: Path, limits: ProbeLimits) -> list[str]:
+    numbers = (limits.batch, limits.memory_bytes, limits.seconds)
+    # -P: the folder of the model is not a place to import from.
+    return [sys.executable, "-P", "-m", PROBE, str(folder), *map(str, numbers)]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def _raise_outcome(code: int, out: bytes, err: bytes, limits: ProbeLimits) -> None:
+    if code != 0:
         raise OnnxInvalid(
-            f"loading the model ended its process: {_why(done)} (limits: {limits.memory_bytes:,} bytes of memory, "
+            f"loading the model ended its process: {_why(code, err)} (limits: {limits.memory_bytes:,} bytes of memory, "
             f"{limits.seconds} s)"
         )
-    outcome = json.loads(done.stdout)
+    outcome = json.loads(out)
     if outcome:
         error = OnnxInvalid(outcome["message"], **outcome["metadata"])
         error.reason = outcome["reason"]
         raise error
 
 
-def _why(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"signal {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else f"exit code {done.returncode}"
+def _why(code: int, err: bytes) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    lines = err.decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else f"exit code {code}"

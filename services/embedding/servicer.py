@@ -94,8 +94,10 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         async with translate_errors(context, "ListModels", DOMAIN):
             parent = f"projects/{parse_parent(request.parent)}/models"
             names = self._models.names(parent)
-            page, token = page_of(names, parent=parent, size=request.page_size, token=request.page_token)
-            return service_pb2.ListModelsResponse(models=map(self._model, page), next_page_token=token)
+            page, token = page_of(
+                names, parent=parent, size=request.page_size, token=request.page_token, resource=self._model
+            )
+            return service_pb2.ListModelsResponse(models=page, next_page_token=token)
 
     async def DeleteModel(self, request: service_pb2.DeleteModelRequest, context: Context) -> empty_pb2.Empty:
         async with translate_errors(context, "DeleteModel", DOMAIN):
@@ -127,8 +129,10 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         async with translate_errors(context, "ListIndexes", DOMAIN):
             parent = f"projects/{parse_parent(request.parent)}/indexes"
             names = self._indexes.board.names(parent)
-            page, token = page_of(names, parent=parent, size=request.page_size, token=request.page_token)
-            return service_pb2.ListIndexesResponse(indexes=map(self._index, page), next_page_token=token)
+            page, token = page_of(
+                names, parent=parent, size=request.page_size, token=request.page_token, resource=self._index
+            )
+            return service_pb2.ListIndexesResponse(indexes=page, next_page_token=token)
 
     async def WatchIndex(  # type: ignore[override]  # the stub knows only generators, which leak when cancelled
         self, request: service_pb2.WatchIndexRequest, context: Context

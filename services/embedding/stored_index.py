@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "MANIFEST.json"
 VECTORS_NAME = "vectors.parquet"
-MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 16 << 20
 
 
 class VectorsEntry(Record):

@@ -27,10 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from services.embedding.onnx_check import ProbeLimits
     from tests.stores import Place
 
 MODEL = Name(project="p", collection=MODELS, id="m")
 INDEX = Name(project="p", collection=INDEXES, id="i")
+
+
+async def check_here(folder: Path, limits: ProbeLimits) -> None:
+    """The same check as the child process makes, but in this one: fast."""
+    check(folder, batch=limits.batch)
 
 
 @dataclass
@@ -53,7 +59,7 @@ class World:
             state / "models",
             provider=CPU,
             limits=ModelLimits(max_models=2),
-            check=lambda folder, limits: check(folder, batch=limits.batch),  # the same check, in this process: fast
+            check=check_here,
         )
         indexes = Indexes(
             database,

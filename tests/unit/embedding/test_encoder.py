@@ -131,6 +131,20 @@ async def test_a_closed_model_is_gone(encoder: Encoder) -> None:
     assert caught.value.reason == "MODEL_NOT_FOUND"
 
 
+async def test_what_waits_when_a_model_is_closed_is_told_so(encoder: Encoder) -> None:
+    held = HeldSession(encoder)
+    running = asyncio.create_task(encoder.embed([prepared(0)], EMBEDDING))
+    await asyncio.to_thread(held.entered.wait, 10)
+    waiting = asyncio.create_task(encoder.embed([prepared(1)], EMBEDDING))
+    await asyncio.sleep(0)
+    encoder.close()
+    held.release.set()
+    with pytest.raises(ServiceError, match="m was deleted") as caught:
+        await waiting
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+    assert (await running).shape == (1, DIM)
+
+
 def test_a_file_that_cannot_be_loaded_is_named_without_its_folder(tmp_path: Path) -> None:
     with pytest.raises(OnnxInvalid, match="m cannot be loaded") as caught:
         load(write_bundle(tmp_path, b"no model"))

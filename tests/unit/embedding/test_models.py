@@ -141,3 +141,12 @@ async def test_a_model_over_the_size_limit_is_refused(world: World) -> None:
         service.models._limits = service.models._limits.__class__(max_bytes=10)
         with pytest.raises(OnnxInvalid, match="limit of 10"):
             await service.create_model(world.place.uri("bundle"), A)
+
+
+async def test_a_disk_that_takes_nothing_is_told(world: World) -> None:
+    async with world.service() as service:
+        service.models._folder = world.folder / "file"
+        service.models._folder.write_text("not a folder")
+        with pytest.raises(ServiceError, match="state folder") as caught:
+            await service.create_model(world.place.uri("bundle"), A)
+        assert caught.value.reason == "RESOURCE_PROBLEM"

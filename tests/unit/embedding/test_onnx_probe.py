@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
 from eif_engine.errors import ModelBundleInvalid, OnnxInvalid
+from services.embedding import onnx_check
 from services.embedding.onnx_check import ProbeLimits, check_onnx
 from services.embedding.onnx_probe import check
 from tests.onnx_bundles import FEATURES, SIDE, external, network, write_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -198,59 +200,84 @@ def endless() -> onnx.ModelProto:
     return network(nodes=[largest, always, loop])
 
 
-def test_the_child_reports_a_fault_with_its_reason_and_metadata(tmp_path: Path) -> None:
+async def test_the_child_reports_a_fault_with_its_reason_and_metadata(tmp_path: Path) -> None:
     model = network()
     external(model, location="../x.bin")
     with pytest.raises(OnnxInvalid, match=r"'\.\./x\.bin'") as caught:
-        check_onnx(write_bundle(tmp_path, model), ProbeLimits(batch=2))
+        await check_onnx(write_bundle(tmp_path, model), ProbeLimits(batch=2))
     assert caught.value.metadata["location"] == "../x.bin"
     with pytest.raises(OnnxInvalid) as broken:
-        check_onnx(write_bundle(tmp_path / "b", opset=1), ProbeLimits(batch=2))
+        await check_onnx(write_bundle(tmp_path / "b", opset=1), ProbeLimits(batch=2))
     assert broken.value.reason == "MODEL_BUNDLE_INVALID"
 
 
-def test_a_model_that_wants_all_memory_is_refused(tmp_path: Path) -> None:
+async def test_a_model_that_wants_all_memory_is_refused(tmp_path: Path) -> None:
     limits = ProbeLimits(batch=2, memory_bytes=2 << 30)
     with pytest.raises(OnnxInvalid) as caught:
-        check_onnx(write_bundle(tmp_path, huge(1 << 32)), limits)
+        await check_onnx(write_bundle(tmp_path, huge(1 << 32)), limits)
     assert "batch of 1" in caught.value.message or "cannot be loaded" in caught.value.message
 
 
-def test_a_model_that_never_ends_is_stopped(tmp_path: Path) -> None:
+async def test_a_model_that_never_ends_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(OnnxInvalid, match=r"within 3 s|SIGXCPU|SIGKILL"):
-        check_onnx(write_bundle(tmp_path, endless()), ProbeLimits(batch=2, seconds=3))
+        await check_onnx(write_bundle(tmp_path, endless()), ProbeLimits(batch=2, seconds=3))
 
 
-def test_a_crash_of_the_child_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = subprocess.run
-
-    def crash(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        program = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-        return run([command[0], "-c", program], **options)
-
-    monkeypatch.setattr(subprocess, "run", crash)
-    with pytest.raises(OnnxInvalid, match=signal.SIGSEGV.name):
-        check_onnx(write_bundle(tmp_path), ProbeLimits(batch=2))
+def first_children() -> list[psutil.Process]:
+    """The children of this process, as soon as there is one."""
+    give_up = time.monotonic() + 20
+    while time.monotonic() < give_up:
+        if children := psutil.Process().children():
+            return children
+        time.sleep(0.01)
+    raise AssertionError("no child came")
 
 
-def test_the_child_sees_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, str] = {}
-    run = subprocess.run
+async def test_the_child_ends_with_its_caller(tmp_path: Path) -> None:
+    checking = asyncio.create_task(check_onnx(write_bundle(tmp_path, endless()), ProbeLimits(batch=2)))
+    children = await asyncio.to_thread(first_children)
+    checking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await checking
+    assert not any(child.is_running() for child in children)
 
-    def look(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        seen.update(options["env"])
-        return run(command, **options)
 
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts another program in the place of the probe."""
+
+    def replace(program: str) -> None:
+        (tmp_path / "path").mkdir()
+        (tmp_path / "path" / "other_probe.py").write_text(program)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+        monkeypatch.setattr(onnx_check, "PROBE", "other_probe")
+
+    return replace
+
+
+async def test_a_crash_of_the_child_is_told_by_its_signal(tmp_path: Path, probe: Callable[[str], None]) -> None:
+    probe("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(OnnxInvalid, match="SIGSEGV"):
+        await check_onnx(write_bundle(tmp_path), ProbeLimits(batch=2))
+
+
+async def test_a_child_that_breaks_is_told_by_its_last_words(tmp_path: Path, probe: Callable[[str], None]) -> None:
+    probe("raise RuntimeError('out of luck')")
+    with pytest.raises(OnnxInvalid, match="RuntimeError: out of luck"):
+        await check_onnx(write_bundle(tmp_path), ProbeLimits(batch=2))
+
+
+async def test_the_child_sees_no_credentials(
+    tmp_path: Path, probe: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EIF_STORAGE_S3_SECRET_KEY", "hidden")
-    monkeypatch.setattr(subprocess, "run", look)
-    check_onnx(write_bundle(tmp_path), ProbeLimits(batch=2))
-    assert "hidden" in os.environ.values()
-    assert "hidden" not in seen.values()
+    probe("import os; assert 'hidden' not in os.environ.values(), 'seen'; assert os.getcwd() == '/'; print('{}')")
+    await check_onnx(write_bundle(tmp_path), ProbeLimits(batch=2))
 
 
-def test_a_module_in_the_bundle_is_not_imported(tmp_path: Path) -> None:
+async def test_a_module_in_the_bundle_is_not_imported(tmp_path: Path) -> None:
     """A file named like a module lies in the folder of the model; nothing may import it."""
     model = network()
     data = external(model, location="numpy.py")
     folder = write_bundle(tmp_path, model, data={"numpy.py": data})
-    check_onnx(folder, ProbeLimits(batch=2))
+    await check_onnx(folder, ProbeLimits(batch=2))

@@ -3,18 +3,28 @@ from __future__ import annotations
 import base64
 
 import pytest
+from eif.embedding.v1.resources_pb2 import Model
 
 from services.common.errors import ServiceError
-from services.embedding.pages import LARGEST_PAGE, page_of
+from services.embedding.pages import LARGEST_PAGE, MAX_PAGE_BYTES, page_of
 
 NAMES = [f"p/models/m{number:04d}" for number in range(1200)]
+
+
+def named(name: str) -> Model:
+    return Model(name=name)
+
+
+def listed(names: list[str], *, parent: str = "p/models", size: int = 5, token: str = "") -> tuple[list[str], str]:
+    page, following = page_of(names, parent=parent, size=size, token=token, resource=named)
+    return [model.name for model in page], following
 
 
 def pages(names: list[str], size: int) -> list[list[str]]:
     found, token = [], ""
     while True:
-        page, token = page_of(names, parent="p/models", size=size, token=token)
-        found.append(list(page))
+        page, token = listed(names, size=size, token=token)
+        found.append(page)
         if not token:
             return found
 
@@ -32,26 +42,37 @@ def test_an_exact_last_page_has_no_token() -> None:
 
 
 def test_changes_meanwhile_neither_repeat_nor_lose_what_stays() -> None:
-    page, token = page_of(NAMES[:10], parent="p/models", size=5, token="")
+    page, token = listed(NAMES[:10])
     later = [name for name in NAMES[:10] if name != page[-1]] + ["p/models/z"]
-    rest, _ = page_of(later, parent="p/models", size=50, token=token)
-    assert list(rest) == [*NAMES[5:10], "p/models/z"]
+    rest, _ = listed(later, size=50, token=token)
+    assert rest == [*NAMES[5:10], "p/models/z"]
 
 
 @pytest.mark.parametrize("token", ["x", "ü", "====", base64.urlsafe_b64encode(b"0000p/models/m0001").decode()])
 def test_a_token_that_was_not_given_out_is_refused(token: str) -> None:
     with pytest.raises(ServiceError, match="page_token") as caught:
-        page_of(NAMES, parent="p/models", size=5, token=token)
+        listed(NAMES, token=token)
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_a_token_of_another_listing_is_refused() -> None:
-    _, token = page_of(NAMES, parent="p/models", size=5, token="")
+    _, token = listed(NAMES)
     with pytest.raises(ServiceError) as caught:
-        page_of(NAMES, parent="p/indexes", size=5, token=token)
+        listed(NAMES, parent="p/indexes", token=token)
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_a_negative_size_is_refused() -> None:
     with pytest.raises(ServiceError, match="page_size: -1"):
-        page_of(NAMES, parent="p/models", size=-1, token="")
+        listed(NAMES, size=-1)
+
+
+def test_large_resources_make_small_pages() -> None:
+    def large(name: str) -> Model:
+        return Model(name=name, uri="x" * (MAX_PAGE_BYTES // 4))
+
+    first, token = page_of(NAMES[:9], parent="p/models", size=0, token="", resource=large)
+    second, rest = page_of(NAMES[:9], parent="p/models", size=0, token=token, resource=large)
+    assert (len(first), len(second)) == (4, 4)
+    assert [model.name for model in (*first, *second)] == NAMES[:8]
+    assert rest
