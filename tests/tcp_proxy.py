@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,7 @@ class TcpProxy:
         self.connections = 0
         self._budget: int | None = None
         self._then_target: int | None = None
+        self._cut_done = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = LoopThread()
         self._server = self._thread.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -47,8 +49,13 @@ class TcpProxy:
 
     def cut_after(self, num_bytes: int, *, then_target: int | None) -> None:
         """Reset every connection once so many more bytes have come from the server; go on with another target."""
+        self._cut_done.clear()
         self._budget = num_bytes
         self._then_target = then_target
+
+    def wait_until_cut(self, timeout: float = 10.0) -> bool:
+        """Whether what `cut_after` announced has happened, waiting for it."""
+        return self._cut_done.wait(timeout)
 
     async def _close(self) -> None:
         self._server.close()
@@ -76,6 +83,7 @@ class TcpProxy:
                 if counted and self._spent(len(data)):
                     self.target_port = self._then_target
                     await self._cut()
+                    self._cut_done.set()
                     return
                 writer.write(data)
                 await writer.drain()
