@@ -25,7 +25,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.mark.parametrize(
     ("name", "content", "ids"),
-    [("m.csv", CSV, ["a", "b"]), ("m.jsonl", JSONL, ["a"]), ("M.JSONL.GZ", gzip.compress(JSONL), ["a"])],
+    [("m.csv", CSV, ["a", "b"]), ("m.jsonl", JSONL, ["a"]), ("M.JSONL.GZ", gzip.compress(JSONL, mtime=0), ["a"])],
 )
 def test_a_manifest_is_fetched_checked_and_read(
     place: Place, tmp_path: Path, name: str, content: bytes, ids: list[str]
