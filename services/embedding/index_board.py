@@ -60,8 +60,7 @@ class IndexBoard:
             The record, and False; or True when nothing changed for `heartbeat_seconds`.
 
         Raises:
-            ServiceError: INDEX_NOT_FOUND, also when it is deleted meanwhile; EMBEDDING_UNAVAILABLE when the server
-                stops.
+            ServiceError: INDEX_NOT_FOUND, also when it is deleted meanwhile; SERVER_STOPPING.
         """
         sent: IndexRecord | None = None
         with self._watch(name) as changed:
@@ -91,7 +90,7 @@ class IndexBoard:
         return record
 
     async def _wait(self, changed: asyncio.Event, seconds: float) -> bool:
-        """Whether something changed within the time. Raises EMBEDDING_UNAVAILABLE when the server stops."""
+        """Whether something changed within the time. Raises SERVER_STOPPING."""
         waits = [asyncio.ensure_future(one.wait()) for one in (changed, self._stopping)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +98,7 @@ class IndexBoard:
             for wait in waits:
                 wait.cancel()
         if self._stopping.is_set():
-            raise ServiceError("EMBEDDING_UNAVAILABLE", "the server is stopping: watch again in a moment")
+            raise ServiceError("SERVER_STOPPING", "this server stops; watch again")
         return changed.is_set()
 
     def _wake(self, name: str) -> None:

@@ -90,7 +90,7 @@ async def test_a_watch_ends_when_the_server_stops() -> None:
     stopping.set()
     with pytest.raises(ServiceError) as caught:
         await asyncio.wait_for(watching, 5)
-    assert caught.value.reason == "EMBEDDING_UNAVAILABLE"
+    assert caught.value.reason == "SERVER_STOPPING"
 
 
 def test_what_is_being_deleted_is_only_there_to_be_deleted() -> None:
