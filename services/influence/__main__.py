@@ -1,4 +1,4 @@
-"""`python -m services.influence`: the influence service, set up by `EIF_INFLUENCE_*`, `EIF_STORAGE_*` and options.
+"""The influence service: ranks training samples by their influence on confusions, and suggests labels. Speaks gRPC.
 
 It keeps its jobs in a state folder, runs each in a process of its own, and goes on with them after a restart.
 SIGTERM or SIGINT drains it: running calls get time to end, job processes are stopped and started again by the next
@@ -41,8 +41,7 @@ def read_settings(arguments: list[str]) -> InfluenceSettings:
     parser = argparse.ArgumentParser(
         prog="python -m services.influence",
         description=__doc__,
-        epilog="The other settings are environment variables only, see services/influence/settings.py and "
-        "services/common/settings.py.",
+        epilog=_environment(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--listen", metavar="HOST:PORT", help=f"port 0 takes a free one ({PREFIX}LISTEN)")
@@ -93,6 +92,15 @@ def main() -> int:
     except ValidationError as error:
         return _cannot_start("; ".join(_problems(error)))
     return 0
+
+
+def _environment() -> str:
+    """Every setting, for the end of --help."""
+    lines = ["environment variables (where objects may lie: EIF_STORAGE_*, see docs/operations.md):"]
+    for name, field in InfluenceSettings.model_fields.items():
+        default = "" if field.default_factory or field.default is None else f" [{field.default}]"
+        lines += [f"  {PREFIX}{name.upper()}{default}", f"      {field.description}"]
+    return "\n".join(lines)
 
 
 def _cannot_start(why: str) -> int:

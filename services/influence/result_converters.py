@@ -25,10 +25,11 @@ Row = dict[str, Any]
 
 def read_page_request(request: service_pb2.ListJobResultsRequest) -> PageRequest:
     """Which rows. Raises ARGUMENT_INVALID."""
+    name = read_job_name(request.name)
     if request.table == results_pb2.RESULT_TABLE_UNSPECIFIED:
         raise invalid("table", "it is required: one of RESULT_TABLE_RANKING, _RELABEL, _PAIRS, _QUARANTINE")
     return PageRequest(
-        name=read_job_name(request.name),
+        name=name,
         table=TABLES.read(request.table, "table"),
         query_id=request.query_id,
         page_size=read_count(request.page_size, "page_size"),

@@ -13,13 +13,13 @@ from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
 from services.influence.clock import now
 from services.influence.eta import Eta
-from services.influence.job import Job, JobError, JobOutput, TransitionRefused, advance, fail, start
+from services.influence.job import Job, JobError, JobOutput, JobState, TransitionRefused, advance, fail, start
 from services.influence.job_folder import job_folder, prepare_folder, tidy_folder
 from services.influence.ledger import Ledger
 from services.influence.messages import Message, ProgressMessage
 from services.influence.patience import persistently
 from services.influence.result_reader import read_output
-from services.influence.runner import JobRunner, OnMessage
+from services.influence.runner import ExitReport, JobRunner, OnMessage
 from services.influence.verdict import after_exit, after_restart
 
 Verdict = Callable[[Job, JobOutput | None], Job]
@@ -118,11 +118,17 @@ class Scheduler:
 
     async def _run_attempt(self, job: Job) -> None:
         folder = await asyncio.to_thread(prepare_folder, self._state_dir, job)
-        report = await self._runner.run(folder, self._on_message(job))
+        report = ExitReport(asked_to_stop=True)
+        if not self._is_unwanted(job):  # from here to the start of the process nobody else gets a turn
+            report = await self._runner.run(folder, self._on_message(job))
         if self._stopping:
             return
         verdict = partial(after_exit, max_attempts=self._max_attempts)
         await self._settle(job, lambda job, output: verdict(job, report, output, now=now()))
+
+    def _is_unwanted(self, job: Job) -> bool:
+        """Whether it was cancelled, or the server began to stop, before there was a process to tell."""
+        return self._stopping or self._ledger.board.newest(job).state is JobState.CANCELLING
 
     def _on_message(self, job: Job) -> OnMessage:
         eta = Eta()

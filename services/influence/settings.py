@@ -13,7 +13,7 @@ PREFIX = "EIF_INFLUENCE_"
 class InfluenceSettings(BaseSettings):
     """Where the service listens, keeps its state and puts results, and how much it does at a time."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     listen: str = "127.0.0.1:50051"
     """`host:port`; port 0 takes a free one."""
@@ -28,23 +28,25 @@ class InfluenceSettings(BaseSettings):
     embedding_target: str | None = None
     """`host:port` of the embedding service, for relabel jobs with `knn_index`. None: such jobs are refused."""
     max_running_jobs: int = Field(default=1, ge=1, le=64)
+    """Jobs that run at the same time, each in a process of its own."""
     max_pending_jobs: int = Field(default=1000, ge=1, le=1_000_000)
     """Jobs that may wait; the next one is refused with QUEUE_FULL."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Runs of a job whose process is killed from outside (out of memory, for example) before it fails."""
     cancel_grace_s: float = Field(default=5.0, ge=0)
-    """From the request to stop until the job process is killed."""
+    """Seconds from the request to stop until a job process is killed."""
     heartbeat_s: float = Field(default=20.0, gt=0, le=30)
-    """A watch sends an event at least this often."""
+    """Seconds after which a watch sends an event although nothing has changed."""
     result_cache_bytes: int = Field(default=2 << 30, ge=0)
     """Copies of result tables under `state_dir`; the least recently used go first."""
     max_table_bytes: int = Field(default=16 << 30, ge=1)
     """Of one result table."""
     drain_s: float = Field(default=30.0, ge=0)
-    """Time that calls have to end after SIGTERM."""
+    """Seconds that calls have to end after SIGTERM."""
     ready_file: Path | None = None
     """Written with the address once calls are accepted."""
     log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
 
     @field_validator("output_uri_prefix", "cache_uri_prefix")
     @classmethod

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from services.influence.local_runner import LocalRunner
 from services.influence.messages import CancelledMessage, FailedMessage, Message, ProgressMessage, SucceededMessage
 from services.influence.runner import ExitReport
 from tests.conftest import REPO
+from tests.waiting import eventually
 
 PROGRAM = (sys.executable, str(REPO / "tests" / "job_program.py"))
 Step = dict[str, Any]
@@ -40,19 +40,12 @@ async def run(folder: Path, *steps: Step, runner: LocalRunner | None = None) -> 
     return report, messages
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
-
-
 def pid_in(path: Path) -> int:
     return int(path.read_text() or 0)
 
 
 async def written(path: Path) -> int:
-    await until(lambda: path.exists() and path.read_text().endswith("\n"))
+    await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
     return pid_in(path)
 
 
@@ -137,7 +130,7 @@ async def test_a_process_that_does_not_stop_is_killed_with_its_children(tmp_path
     runner.cancel(tmp_path)
     report = await running
     assert (report.signal, report.asked_to_stop) == ("SIGKILL", True)
-    await until(lambda: not any(is_alive(member) for member in family))
+    await eventually(lambda: not any(is_alive(member) for member in family))
 
 
 async def test_children_that_outlive_the_process_are_ended_and_not_waited_for(tmp_path: Path) -> None:
@@ -167,7 +160,7 @@ async def test_when_the_caller_is_cancelled_the_process_is_killed(tmp_path: Path
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await until(lambda: not is_alive(pid))
+    await eventually(lambda: not is_alive(pid))
 
 
 SERVER_THAT_DIES = """
@@ -196,13 +189,13 @@ async def test_the_process_of_a_dead_server_ends_and_is_waited_for(tmp_path: Pat
     write_script(tmp_path, {"do": "touch", "path": str(tmp_path / "started")}, {"do": "forever"})
     pid = await die_beside_a_process(tmp_path)
     await make_runner().reap(tmp_path)
-    await until(lambda: not is_alive(pid))
+    await eventually(lambda: not is_alive(pid))
 
 
 async def test_a_stuck_process_of_a_dead_server_is_killed(tmp_path: Path) -> None:
     write_script(tmp_path, {"do": "touch", "path": str(tmp_path / "started")}, {"do": "forever"})
     pid = await die_beside_a_process(tmp_path)
-    await until(lambda: not is_alive(pid))
+    await eventually(lambda: not is_alive(pid))
     holder = await hold_the_lock(tmp_path)
     (tmp_path / "pid").write_text(f"{holder.pid}\n")
     report, _ = await run(tmp_path, {"do": "exit", "code": 4}, runner=make_runner(orphan_patience_s=0.3))
