@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def environment(**variables: str) -> dict[str, str]:
     """The environment without settings of this software, and with these."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EIF_")}
     return {**clean, "OMP_NUM_THREADS": "1", **variables}
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Processes that are started here can be interrupted, also where this one was started in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_eif(

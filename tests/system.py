@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.cli import COMMAND, environment
+from tests.cli import COMMAND, environment, interruptible
 from tests.job_world import JobWorld
 from tests.onnx_bundles import write_bundle
 
@@ -78,14 +78,15 @@ def running_system(folder: Path, *, which: str = "all", files: Path | None = Non
 def start_serve(*arguments: str, cwd: Path, listen: str = "127.0.0.1:0") -> subprocess.Popen[str]:
     """`eif serve` with its output in pipes."""
     ports = ["--listen", listen, "--embedding-listen", "127.0.0.1:0"]
-    return subprocess.Popen(
-        [*COMMAND, "serve", *arguments, *ports],
-        env=environment(),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with interruptible():
+        return subprocess.Popen(
+            [*COMMAND, "serve", *arguments, *ports],
+            env=environment(),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
 def read_until(process: subprocess.Popen[str], last: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from services.client.errors import Cancelled, from_rpc_error
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
 
+_RESOLVER = re.compile(r"^(dns:(//[^/]*/)?|ipv4:|ipv6:)")
 MAX_RECEIVED_BYTES = 64 * 2**20
 _RETRY_POLICY = {
     # Five tries in about three seconds; gRPC adds jitter of 20 %. UNAVAILABLE is the only code that is safe (AIP-194).
@@ -123,7 +125,7 @@ def _options(target: str, *, service: str, retried: Sequence[str]) -> list[tuple
 
 def is_loopback(target: str) -> bool:
     """Whether a target names this machine's loopback."""
-    host = target.rsplit("/", 1)[-1].rpartition(":")[0].strip("[]")
+    host = _RESOLVER.sub("", target).rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True
     try:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from eif.influence.v1 import influence_service_pb2, job_pb2
 
-from tests.cli import COMMAND, environment, run_eif
+from tests.cli import COMMAND, environment, interruptible, run_eif
 from tests.rankings import ranking_chunks
 from tests.scripted_server import Context, ScriptedServer
 from tests.system import make_files, read_until, running_system, start_serve, stop
@@ -66,13 +66,14 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def start(server: ScriptedServer, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        env=environment(EIF_TARGET=server.target),
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with interruptible():
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment(EIF_TARGET=server.target),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
@@ -97,6 +98,19 @@ def test_ctrl_c_while_watching_leaves_the_job_alone(server: ScriptedServer) -> N
     assert err == f"stopped watching; {NAME} goes on: `eif watch j1` follows it, `eif jobs cancel j1` stops it\n"
     assert {name for name, _ in server.calls} == {"GetInfluenceJob", "WatchInfluenceJob"}
     assert server.wait_until_idle()
+
+
+def test_ctrl_c_while_a_call_hangs() -> None:
+    async def hang(_request: object, _context: Context) -> None:
+        await asyncio.Event().wait()
+
+    with ScriptedServer(SERVICE, {"GetInfluenceJob": hang}) as server:
+        process = start(server, "jobs", "get", "j1")
+        assert server.wait_until_busy(30)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert server.wait_until_idle()
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
 def test_the_reader_of_a_pipe_may_leave(server: ScriptedServer) -> None:

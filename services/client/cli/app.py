@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from services.client.cli.exit_codes import TEXT
-from services.client.cli.failures import PipeClosed
+from services.client.cli.failures import Interrupted, PipeClosed
 from services.client.cli.images import embed, search
 from services.client.cli.index import index
 from services.client.cli.info import info
@@ -32,11 +32,13 @@ class Root(click.Group):
     """Lists its commands in the order in which one meets them."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; click itself would end the process when the reader of a pipe has left."""
+        """Run the command; click has ways of its own to end when a pipe is closed and at Ctrl-C."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise PipeClosed from None
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)

@@ -70,7 +70,7 @@ def _ended_with(error: BaseException) -> int:
             exit_code = _say(f"error: {error.message}", error.exit_code)
         case Interrupted():
             exit_code = _say(str(error), exit_codes.INTERRUPTED)
-        case click.Abort() | KeyboardInterrupt():
+        case click.Abort() | KeyboardInterrupt():  # before or after the command
             exit_code = _say("interrupted", exit_codes.INTERRUPTED)
         case _:
             exit_code = _unexpected(error)

@@ -89,7 +89,9 @@ class Supervisor:
         self._processes: list[ServiceProcess] = []
         self._signals = 0
         self._signalled = threading.Event()
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in _STOP_SIGNALS}
+        # Under nohup a terminal that closes must not stop the services.
+        heard = [number for number in _STOP_SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in heard}
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +114,7 @@ class Supervisor:
         """Start a service; its address once it accepts calls, None when a signal came first.
 
         Raises:
-            InputError: It did not start; the message has the end of its log.
+            InputError: It did not start; the end of its log was shown.
         """
         process = ServiceProcess(name, log=self._logs / f"{name}.log", environment=environment)
         self._processes.append(process)
@@ -130,8 +132,8 @@ class Supervisor:
         while not self._signalled.wait(0.2):
             for process in self._processes:
                 if process.exit_code is not None:
-                    click.echo(f"error: the {process.name} service has ended:\n{process.last_words()}", err=True)
-                    return exit_codes.FAILED
+                    click.echo(process.last_words(), err=True)
+                    raise InputError(f"the {process.name} service has ended; it said the above, see {process.log}")
         click.echo("stopping; running calls may end (Ctrl-C again: at once)", err=True)
         return exit_codes.OK if self._stop() else exit_codes.FAILED
 
@@ -154,7 +156,12 @@ class Supervisor:
         self._signalled.set()
 
 
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 def _not_started(process: ServiceProcess) -> InputError:
     code = process.exit_code
     how = f"ended with exit code {code}" if code is not None else f"did not answer within {START_SECONDS:g} s"
-    return InputError(f"the {process.name} service {how}; the end of {process.log}:\n{process.last_words()}")
+    click.echo(process.last_words(), err=True)
+    return InputError(f"the {process.name} service {how}; it said the above, {process.log} has all of it")
