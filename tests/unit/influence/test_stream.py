@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,14 +29,8 @@ def ranking_rows(query_id: str, samples: int, keep: int | None = None) -> list[R
 
 
 def store(folder: Path, rows: Sequence[Row], *, group_rows: int = 7) -> StoredTable:
-    columns = list(zip(*rows, strict=True)) or [()] * len(RANKING)
-    pq.write_table(
-        pa.table(
-            [pa.array(column, field.type) for column, field in zip(columns, RANKING, strict=True)], schema=RANKING
-        ),
-        folder / "table.parquet",
-        row_group_size=group_rows,
-    )
+    values = [dict(zip(RANKING.names, row, strict=True)) for row in rows]
+    pq.write_table(pa.Table.from_pylist(values, schema=RANKING), folder / "table.parquet", row_group_size=group_rows)
     return convert("ranking", folder / "table.parquet", folder / "table.arrow", rows=len(rows))
 
 
@@ -138,11 +131,11 @@ class TestWhatIsCorrupt:
         return convert("ranking", folder / "t.parquet", folder / "t.arrow", rows=rows)
 
     def ranking(self, query_ids: Sequence[str]) -> pa.Table:
-        count = len(query_ids)
-        columns = [list(query_ids), list(range(count)), ["s"] * count, ["l"] * count, np.zeros(count)]
-        return pa.table(
-            [pa.array(column, field.type) for column, field in zip(columns, RANKING, strict=True)], schema=RANKING
-        )
+        rows = [
+            {"query_id": query_id, "rank": rank, "sample_id": "s", "label": "l", "score": 0.0}
+            for rank, query_id in enumerate(query_ids)
+        ]
+        return pa.Table.from_pylist(rows, schema=RANKING)
 
     def test_another_number_of_rows(self, tmp_path: Path) -> None:
         with pytest.raises(TableCorrupt, match=r"it has 2 rows, and MANIFEST\.json says 3"):
