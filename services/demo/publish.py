@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,19 @@ from services.common.storage.base import ObjectStore
 from services.demo.data import DemoData, DemoImage
 from services.demo.train import Trained
 
-SOURCES = ("north", "south", "east", "west")
-"""A column that every manifest has beside id, uri and label: it is kept, and can be grouped by."""
+SOURCES = ("annotator-1", "annotator-2", "annotator-3")
+"""Of the column `source`: manifests may have any columns beside id, uri and label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """URIs of what was put there."""
+    """URIs of what was put there; `broken_manifest` has a line without a label."""
 
     model: str
     onnx: str
     train_manifest: str
     test_manifest: str
+    broken_manifest: str
 
 
 def export(data: DemoData, trained: Trained, folder: Path) -> float:
@@ -55,6 +57,7 @@ def publish(store: ObjectStore, prefix: str, folder: Path, data: DemoData, *, pr
     for split, images in (("train", data.train), ("test", data.test)):
         objects[f"{split}.tar"] = _tar(images)
         objects[f"{split}.parquet"] = _manifest(images, f"{prefix}/{split}.tar")
+    objects["broken.jsonl"] = _broken_manifest(data.train[0], f"{prefix}/train.tar")
     for done, (name, content) in enumerate(objects.items(), start=1):
         store.put(f"{prefix}/{name}", content)
         progress(done, len(objects))
@@ -63,6 +66,7 @@ def publish(store: ObjectStore, prefix: str, folder: Path, data: DemoData, *, pr
         onnx=f"{prefix}/onnx/onnx.json",
         train_manifest=f"{prefix}/train.parquet",
         test_manifest=f"{prefix}/test.parquet",
+        broken_manifest=f"{prefix}/broken.jsonl",
     )
 
 
@@ -94,3 +98,9 @@ def _manifest(images: list[DemoImage], tar_uri: str) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
+
+
+def _broken_manifest(image: DemoImage, tar_uri: str) -> bytes:
+    row = {"id": image.sample_id, "uri": tar_uri, "member": _member(image), "label": image.label}
+    without_label = {name: value for name, value in row.items() if name != "label"} | {"id": "the-second"}
+    return "".join(json.dumps(each) + "\n" for each in (row, without_label)).encode()

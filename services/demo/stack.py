@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.settings import StorageSettings
+from services.demo.guard import guarded
 from services.demo.weed import BUCKET, find_weed, running_weed
 
 START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 10.0
+LOG_LINES = 12
 
 
 class StackError(Exception):
-    """A part of the system did not start; the message says where its log is."""
+    """A part of the system did not start; the message has the end of its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +53,24 @@ def running_stack(folder: Path, *, store: str) -> Iterator[Stack]:
     Raises:
         StackError: A part did not start.
     """
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         prefix, storage = stack.enter_context(_store(folder, store))
-        environ = {**os.environ, **storage.to_environ()}
+        environ = clean_environ() | storage.to_environ()
         embedding = stack.enter_context(
             service("embedding", folder, environ | {"EIF_EMBEDDING_INDEX_URI_PREFIX": f"{prefix}/indexes"})
         )
-        influence = stack.enter_context(
-            service(
-                "influence",
-                folder,
-                environ
-                | {
-                    "EIF_INFLUENCE_OUTPUT_URI_PREFIX": f"{prefix}/results",
-                    "EIF_INFLUENCE_EMBEDDING_TARGET": embedding,
-                },
-            )
-        )
+        places = {
+            "EIF_INFLUENCE_OUTPUT_URI_PREFIX": f"{prefix}/results",
+            "EIF_INFLUENCE_EMBEDDING_TARGET": embedding,
+        }
+        influence = stack.enter_context(service("influence", folder, environ | places))
         yield Stack(prefix=prefix, storage=storage, influence=influence, embedding=embedding)
+
+
+def clean_environ() -> dict[str, str]:
+    """The environment without settings that are meant for another installation."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EIF_")}
 
 
 @contextmanager
@@ -89,35 +89,19 @@ def _store(folder: Path, kind: str) -> Iterator[tuple[str, StorageSettings]]:
 
 @contextmanager
 def service(name: str, folder: Path, environ: dict[str, str]) -> Iterator[str]:
-    """Start a service on a free port of this machine and give its address; stop it with SIGTERM at the end."""
+    """Start a service on a free port of this machine and give its address; drain it at the end."""
     ready, log_path = folder / f"{name}.ready", folder / "logs" / f"{name}.log"
-    ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", f"services.{name}", "--listen", "127.0.0.1:0"]
     command += ["--state-dir", str(folder / "state" / name), "--ready-file", str(ready)]
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            yield _address(name, process, ready, log_path)
-        finally:
-            _stop(process)
+    with log_path.open("wb") as log, guarded(command, log=log, grace=STOP_SECONDS, environ=environ) as process:
+        yield _address(name, process, ready, log_path)
 
 
 def _address(name: str, process: subprocess.Popen[bytes], ready: Path, log_path: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         if ready.exists():
             return str(json.loads(ready.read_text())["address"])
-        if process.poll() is not None:
-            break
         time.sleep(0.02)
-    tail = log_path.read_text(errors="replace")[-2000:]
-    raise StackError(f"the {name} service did not start; {log_path} ends with:\n{tail}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    lines = log_path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    raise StackError(f"the {name} service did not start; {log_path} ends with:\n" + "\n".join(lines))

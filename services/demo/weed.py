@@ -19,6 +19,7 @@ from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
 from services.common.settings import StorageSettings
+from services.demo.guard import guarded
 
 BUCKET = "eif"
 """Exists when the server has started. One is enough: every bucket takes seven volumes of the server for itself."""
@@ -40,7 +41,7 @@ READER = Keys(access_key="reader", secret_key="throw-away-reader-0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class Weed:
-    """A running server; `endpoint` is its `host:port`."""
+    """A running server; `endpoint` is its `host:port`, `process` runs as long as it does."""
 
     endpoint: str
     process: subprocess.Popen[bytes]
@@ -93,14 +94,10 @@ def _launched(program: Path, home: Path) -> Iterator[Weed]:
     )
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, *_arguments(home, ports)], cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-        try:
+        command = [str(program), *_arguments(home, ports)]
+        # Killed at once: an orderly end takes it 15 seconds, to save what nobody needs.
+        with guarded(command, log=log, grace=0, folder=home) as process:
             yield Weed(endpoint=f"127.0.0.1:{ports['s3']}", process=process)
-        finally:
-            process.kill()  # an orderly end takes it 15 seconds, to save what nobody needs
-            process.wait()
 
 
 def _arguments(home: Path, ports: dict[str, int]) -> list[str]:

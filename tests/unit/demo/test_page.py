@@ -9,7 +9,7 @@ from services.client.embeddings import EmbeddingServerInfo
 from services.client.jobs import Job, JobState
 from services.client.rows import QueryPair, RankedSample, RelabelSuggestion, Voter
 from services.demo.data import DemoData, DemoImage
-from services.demo.flow import Explained, Findings
+from services.demo.flow import Explained, Findings, Refusal
 from services.demo.page import detection_curve, write_page
 from services.demo.summary import Seconds, Summary
 
@@ -70,6 +70,8 @@ def page(tmp_path: Path) -> str:
         ranking=ranking,
         suggestions=[suggestion],
         harmful_checked=[],
+        refusals=[Refusal(attempt="read", reason="URI_NOT_ALLOWED", message=HOSTILE)],
+        rank_seconds=1.0,
         relabel_seconds=1.0,
     )
     summary = Summary(
@@ -81,7 +83,7 @@ def page(tmp_path: Path) -> str:
         influence_found_at_budget=1,
         relabel_hit_rate=1.0,
         recall_at_1=0.5,
-        seconds=Seconds(train=1, upload=1, features=1, influence=1, relabel=1, total=5),
+        seconds=Seconds(train=1, export=1, start=1, upload=1, rank=2, features=1, influence=1, relabel=1, total=7),
         store="local",
         data="digits",
         device="cpu",
