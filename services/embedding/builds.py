@@ -85,6 +85,8 @@ class Builds:
         self._models, self._store, self._scratch, self._limits = models, store, scratch, limits
         self._on_progress, self._on_end = on_progress, on_end
         self._running: dict[str, tuple[asyncio.Task[None], threading.Event]] = {}
+        self._turn = asyncio.Lock()
+        self._waiting: set[str] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-build")
         self._tasks = Tasks()
 
@@ -103,7 +105,7 @@ class Builds:
     def start(self, record: IndexRecord) -> None:
         """Queue a build."""
         stop = threading.Event()
-        task = self._tasks.start(self._run(record, stop))
+        task = self._tasks.start(self._wait_and_run(record, stop))
         self._running[record.name] = (task, stop)
         task.add_done_callback(lambda _: self._running.pop(record.name, None))
 
@@ -112,6 +114,8 @@ class Builds:
         if (running := self._running.get(name)) is not None:
             task, stop = running
             stop.set()
+            if name in self._waiting:
+                task.cancel()
             await asyncio.wait({task})
 
     async def close(self) -> None:
@@ -120,6 +124,15 @@ class Builds:
             stop.set()
         await self._tasks.cancel()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+
+    async def _wait_and_run(self, record: IndexRecord, stop: threading.Event) -> None:
+        self._waiting.add(record.name)
+        try:
+            async with self._turn:
+                self._waiting.discard(record.name)
+                await self._run(record, stop)
+        finally:
+            self._waiting.discard(record.name)
 
     async def _run(self, record: IndexRecord, stop: threading.Event) -> None:
         index: KnnIndex | None = None

@@ -176,7 +176,10 @@ class Indexes:
         if record.state is IndexState.FAILED:
             record = _with_progress(record, self.board.get(record.name))
         ended = _touched(record)
-        await asyncio.to_thread(self._registry.update, ended, record.name)
+        try:
+            await asyncio.to_thread(self._registry.update, ended, record.name)
+        except ServiceError as error:  # the next server finds out from what is stored
+            logger.warning("the end of %s is not on record: %s", record.name, error.message)
         if index is not None:
             self._loaded.add(record.uid, index)
         self.board.put(ended)

@@ -445,6 +445,38 @@ async def test_builds_wait_for_each_other_up_to_a_limit(world: World) -> None:
         assert (await service.ended()).state is (await service.ended(OTHER)).state is READY
 
 
+async def test_an_index_that_waits_is_deleted_without_waiting(world: World) -> None:
+    gate = Gate()
+    async with world.service(store=Watched(world.place.store, gate)) as service:
+        await start(service, world)
+        uri = world.manifest(world.images(3))
+        await service.create_index(uri)
+        await asyncio.to_thread(gate.reached.wait, 20)
+        await service.create_index(uri, OTHER)
+        await asyncio.wait_for(service.indexes.delete(str(OTHER)), 10)
+        assert service.indexes.board.names("projects/p/indexes") == [str(INDEX)]
+        gate.opened.set()
+        assert (await service.ended()).state is READY
+
+
+async def test_an_end_that_cannot_be_kept_is_still_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's disk is full: the index can be searched, and the next server takes it from what is stored."""
+    async with world.service() as service:
+        await start(service, world)
+        await service.create_index(world.manifest(world.images(3)))
+
+        def full(*_: object) -> None:
+            raise ServiceError("RESOURCE_PROBLEM", "no space")
+
+        monkeypatch.setattr(service.indexes._registry, "update", full)
+        record = await service.ended()
+        assert record.state is READY
+        assert len(await service.indexes.open(str(INDEX))) == 3
+    async with world.service() as service:
+        again = await service.ended()
+        assert (again.state, again.stored_sha256) == (READY, record.stored_sha256)
+
+
 async def test_the_least_recently_searched_index_leaves_memory_and_comes_back(world: World) -> None:
     async with world.service() as service:
         await start(service, world)
