@@ -7,13 +7,11 @@ with EmbeddingClient("127.0.0.1:50052") as client:
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-import grpc
 from eif.embedding.v1 import embedding_service_pb2, embedding_service_pb2_grpc, resources_pb2
 
 from services.client import names
@@ -38,10 +36,9 @@ from services.client.embeddings import (
     SearchQuery,
     Space,
 )
-from services.client.errors import DeadlineExceeded
 from services.client.reconnect import Reconnect
 from services.client.streams import Stream
-from services.client.watching import watch
+from services.client.watching import last_of, watch
 
 DEFAULT_TARGET = "127.0.0.1:50052"
 _MAX_BYTES_PER_REQUEST = 4 * 2**20
@@ -222,27 +219,17 @@ class EmbeddingClient:
         request = embedding_service_pb2.WatchIndexRequest(name=self._index_name(index))
         return watch(
             lambda call_timeout: self._stub.WatchIndex(request, timeout=call_timeout),
+            name=request.name,
             resource_of=lambda event: index_of(event.index),
             is_terminal=lambda seen: seen.state.is_terminal,
             connection=self._connection,
             reconnect=self._reconnect,
-            deadline=time.monotonic() + timeout if timeout is not None else None,
+            timeout=timeout,
         )
 
     def wait_index(self, index: Index | str, *, timeout: float | None = None) -> Index:
         """The index once it can be searched. Raises BuildFailed, or DeadlineExceeded after `timeout` seconds."""
-        name = self._index_name(index)
-        last: Index | None = None
-        try:
-            with self.watch_index(name, timeout=timeout) as changes:
-                for change in changes:
-                    last = change
-        except DeadlineExceeded as error:
-            message = f"{name} is not ready after {timeout:g} s; the build goes on"
-            raise DeadlineExceeded(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "WAIT_TIMEOUT", message, {"index": name}
-            ) from error
-        return raise_unless_ready(last or self.get_index(name))
+        return raise_unless_ready(last_of(self.watch_index(index, timeout=timeout)) or self.get_index(index))
 
     def delete_index(self, index: Index | str) -> None:
         """Delete an index and what it stored; its build is stopped first."""

@@ -9,17 +9,14 @@ with InfluenceClient("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Self, overload
 
-import grpc
 from eif.influence.v1 import influence_service_pb2, influence_service_pb2_grpc, job_pb2
 
 from services.client import names
 from services.client.connection import Connection
-from services.client.errors import DeadlineExceeded
 from services.client.job_converters import STATE_VALUES, job_of, raise_unless_succeeded, server_info_of
 from services.client.jobs import InfluenceServerInfo, Job, JobState
 from services.client.ranked_stream import RankedStream, open_ranked_stream
@@ -47,7 +44,7 @@ from services.client.specs import (
     VoteRule,
 )
 from services.client.streams import Stream
-from services.client.watching import watch
+from services.client.watching import last_of, watch
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 _RETRIED = (
@@ -210,28 +207,17 @@ class InfluenceClient:
         request = influence_service_pb2.WatchInfluenceJobRequest(name=self._name(job))
         return watch(
             lambda call_timeout: self._stub.WatchInfluenceJob(request, timeout=call_timeout),
+            name=request.name,
             resource_of=lambda event: job_of(event.influence_job),
             is_terminal=lambda seen: seen.state.is_terminal,
             connection=self._connection,
             reconnect=self._reconnect,
-            deadline=time.monotonic() + timeout if timeout is not None else None,
+            timeout=timeout,
         )
 
     def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
         """The job once it succeeded. Raises JobFailed, JobCancelled, or DeadlineExceeded after `timeout` seconds."""
-        name = self._name(job)
-        last: Job | None = None
-        try:
-            with self.watch(name, timeout=timeout) as changes:
-                for change in changes:
-                    last = change
-        except DeadlineExceeded as error:
-            state = last.state if last else "not known"
-            message = f"{name} has not ended after {timeout:g} s (state {state}); it goes on"
-            raise DeadlineExceeded(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "WAIT_TIMEOUT", message, {"job": name, "state": str(state)}
-            ) from error
-        return raise_unless_succeeded(last or self.get_job(name))
+        return raise_unless_succeeded(last_of(self.watch(job, timeout=timeout)) or self.get_job(job))
 
     @overload
     def results(

@@ -70,7 +70,7 @@ def resuming(
         connection: The connection that the call runs on.
         reconnect: How patient to be.
         is_complete: Whether a stream that the server ended was complete; otherwise it is opened again.
-        deadline: `time.monotonic()` at which to give up with DeadlineExceeded; None never.
+        deadline: `time.monotonic()` at which to give up with DeadlineExceeded, WAIT_TIMEOUT; None never.
 
     Yields:
         The messages of one call after the other. The call that runs is cancelled whenever the iterator ends.
@@ -129,7 +129,7 @@ def _pause(delay: float, failure: EifRpcError, *, heard: float, reconnect: Recon
     now = time.monotonic()
     if deadline is not None and now + delay >= deadline:
         raise DeadlineExceeded(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", f"gave up in time; last: {failure.message}"
+            grpc.StatusCode.DEADLINE_EXCEEDED, "WAIT_TIMEOUT", f"the time to wait is over: {failure.message}"
         ) from failure
     if now + delay - heard > reconnect.patience:
         raise failure

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from services.client.cli.failures import Interrupted
 from services.client.cli.progress import Step, show
-from services.client.cli.text import printable
 
 if TYPE_CHECKING:
     from services.client.embedding import EmbeddingClient
@@ -23,8 +22,6 @@ def follow_job(
     client: InfluenceClient, name: str, *, give_up_after: float | None, on_change: Callable[[Job], None] | None = None
 ) -> Job:
     """The job once it has ended, however that is. Raises DeadlineExceeded (WAIT_TIMEOUT) when the wait is over."""
-    from services.client.errors import DeadlineExceeded
-
     job = client.get_job(name)  # says at once that there is no such job, or no server
     try:
         return _follow(client.watch(job, timeout=give_up_after), job, job_step, on_change or _nothing)
@@ -33,14 +30,10 @@ def follow_job(
             f"stopped watching; {job.name} goes on: `eif watch {job.job_id}` follows it, "
             f"`eif jobs cancel {job.job_id}` stops it"
         ) from None
-    except DeadlineExceeded as error:
-        raise _wait_over(error, job.name, give_up_after) from error
 
 
 def follow_index(client: EmbeddingClient, name: str, *, give_up_after: float | None) -> Index:
     """The index once its build has ended. Raises DeadlineExceeded (WAIT_TIMEOUT) when the wait is over."""
-    from services.client.errors import DeadlineExceeded
-
     index = client.get_index(name)
     try:
         return _follow(client.watch_index(index, timeout=give_up_after), index, index_step, _nothing)
@@ -49,8 +42,6 @@ def follow_index(client: EmbeddingClient, name: str, *, give_up_after: float | N
             f"stopped watching; the build of {index.name} goes on: `eif index watch {index.index_id}` follows it, "
             f"`eif index delete {index.index_id}` stops it"
         ) from None
-    except DeadlineExceeded as error:
-        raise _wait_over(error, index.name, give_up_after) from error
 
 
 def job_step(job: Job) -> Step:
@@ -96,12 +87,3 @@ def _follow(
 
 def _nothing(_resource: object) -> None:
     """No one wants to know."""
-
-
-def _wait_over(error: Exception, name: str, seconds: float | None) -> Exception:
-    from services.client.errors import DeadlineExceeded
-
-    if seconds is None or not isinstance(error, DeadlineExceeded):
-        return error
-    message = f"{printable(name)} has not ended after {seconds:g} s; it goes on"
-    return DeadlineExceeded(error.code, "WAIT_TIMEOUT", message, {"name": name})

@@ -167,7 +167,7 @@ def test_a_build_that_failed(server: Server, client: EmbeddingClient) -> None:
 
 def test_a_wait_that_is_over(server: Server, client: EmbeddingClient) -> None:
     server.attempts = iter([[index(Index.STATE_BUILDING)]] * 1000)
-    with pytest.raises(DeadlineExceeded, match=r"i1 is not ready after 0.2 s; the build goes on") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"i1 has not ended after 0.2 s; it goes on") as caught:
         client.wait_index("i1", timeout=0.2)
     assert caught.value.reason == "WAIT_TIMEOUT"
     assert server.wait_until_idle()
