@@ -56,7 +56,7 @@ def read_settings(arguments: list[str]) -> InfluenceSettings:
     return InfluenceSettings(**given)
 
 
-async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_command: Sequence[str] = WORKER) -> None:
+async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_command: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. The caller holds the state folder."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
     app = InfluenceApp(
@@ -78,7 +78,7 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
         app.close()
 
 
-def main() -> int:
+def main(*, job_command: Sequence[str] = WORKER) -> int:
     """Run the service and return its exit code."""
     try:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
@@ -86,7 +86,7 @@ def main() -> int:
         check_prefixes(settings, storage)
         configure_logging(settings.log_level)
         with hold_state_dir(settings.state_dir):
-            asyncio.run(serve(settings, storage))
+            asyncio.run(serve(settings, storage, job_command=job_command))
     except EifError as error:
         return _cannot_start(error.message)
     except ValidationError as error:

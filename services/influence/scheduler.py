@@ -60,11 +60,14 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._runs: dict[str, asyncio.Task[None]] = {}
+        self._leftovers: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Settle what the server before has left behind, and start what waits."""
-        for job in await self._ledger.active():
+        leftovers = await self._ledger.active()
+        self._leftovers = {job.uid for job in leftovers}
+        for job in leftovers:
             self._spawn(self._settle_leftover(job))
         self._spawn(self._start_jobs())
         self.wake()
@@ -98,10 +101,14 @@ class Scheduler:
             await persistently(self._fill)
 
     async def _fill(self) -> None:
-        while len(self._runs) < self._max_running and (waiting := await self._ledger.next_waiting()):
+        while self._has_room() and (waiting := await self._ledger.next_waiting()):
             with suppress(TransitionRefused):  # it was cancelled a moment ago
                 job = await self._ledger.change(waiting.name, lambda job: start(job, now()))
                 self._runs[job.uid] = asyncio.create_task(self._run(job))
+
+    def _has_room(self) -> bool:
+        """Whether another process may run. What an earlier server has left may still do, until it is settled."""
+        return len(self._runs) + len(self._leftovers) < self._max_running
 
     async def _run(self, job: Job) -> None:
         logger.info("%s: attempt %d starts", job.name, job.attempt)
@@ -142,9 +149,12 @@ class Scheduler:
         return handle
 
     async def _settle_leftover(self, job: Job) -> None:
-        await self._runner.reap(job_folder(self._state_dir, job.uid))
-        await self._settle(job, lambda job, output: after_restart(job, output, now=now()))
-        self.wake()
+        try:
+            await self._runner.reap(job_folder(self._state_dir, job.uid))
+            await self._settle(job, lambda job, output: after_restart(job, output, now=now()))
+        finally:
+            self._leftovers.discard(job.uid)
+            self.wake()
 
     async def _settle(self, job: Job, verdict: Verdict) -> None:
         """Change a job whose process has ended. Its MANIFEST.json is looked for however long the store is away."""
