@@ -18,7 +18,7 @@ from services.demo.steps import Step, Steps
 
 SHOWN_QUERIES = 6
 """Confusions that get their own harmful and helpful samples in the tables and on the page."""
-SHOWN_SAMPLES = 10
+SHOWN_SAMPLES = 8
 OUTSIDE = "file:///etc/passwd"
 
 

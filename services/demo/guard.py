@@ -67,7 +67,8 @@ def main() -> int:
 
 
 def _stop_at_end_of_input(process: subprocess.Popen[bytes], grace: float) -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # unbuffered: this thread may still be reading when the guard ends
+        pass
     if grace > 0:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -18,7 +18,7 @@ from services.demo.summary import Seconds, Summary
 SUGGESTIONS = 40
 VOTERS = 8
 CONFUSED_CLASSES = 8
-CURVE_WIDTH, CURVE_HEIGHT = 520, 240
+CURVE_WIDTH, CURVE_HEIGHT = 520, 300
 CURVE_POINTS = 400
 
 
@@ -116,8 +116,8 @@ def breakable(text: str) -> Markup:
 def _curves(data: DemoData, findings: Findings) -> list[tuple[str, str, str]]:
     """Name, css class and SVG points of each curve."""
     orders = (
-        ("doubt in the label", "doubt", [row.sample_id for row in findings.suggestions]),
         ("influence on all confusions", "influence", [row.sample_id for row in findings.ranking]),
+        ("doubt in the label", "doubt", [row.sample_id for row in findings.suggestions]),
     )
     return [(name, css, _points(detection_curve(order, data.flips))) for name, css, order in orders]
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-PLAIN_WIDTH = 120
+PLAIN_WIDTH = 140
 """Of tables and lines when nobody says how wide the output is."""
 SPOKEN_SHARE = 0.25
 """Elsewhere than on a terminal, a line for each further quarter."""

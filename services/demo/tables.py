@@ -104,8 +104,8 @@ def _suggestions(findings: Findings, flips: dict[str, str]) -> Table:
 
 def _truth(sample_id: str, flips: dict[str, str]) -> Text:
     if sample_id not in flips:
-        return Text("label is right", style="dim")
-    return Text(f"planted, is {flips[sample_id]}", style="yellow")
+        return Text("right", style="dim")
+    return Text(f"flip of {flips[sample_id]}", style="yellow")
 
 
 def _refusals(findings: Findings) -> Table:

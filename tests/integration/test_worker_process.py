@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -171,8 +172,12 @@ def forget_stored_images(world: JobWorld, tmp_path: Path) -> list[str]:
 
 
 def has_open(worker: WorkerProcess, path: Path) -> bool:
-    files = Path(f"/proc/{worker.process.pid}/fd").iterdir()
-    return any(file.is_symlink() and file.readlink() == path for file in files)
+    """Whether the process holds the file open now; descriptors come and go while this looks."""
+    for file in Path(f"/proc/{worker.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if file.readlink() == path:
+                return True
+    return False
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float = 60.0) -> None:
