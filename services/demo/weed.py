@@ -94,15 +94,16 @@ def _launched(program: Path, home: Path) -> Iterator[Weed]:
     )
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     with (home / "log").open("wb") as log:
-        command = [str(program), *_arguments(home, ports)]
+        command = [str(program), *_arguments(ports)]
         # Killed at once: an orderly end takes it 15 seconds, to save what nobody needs.
         with guarded(command, log=log, grace=0, folder=home) as process:
             yield Weed(endpoint=f"127.0.0.1:{ports['s3']}", process=process)
 
 
-def _arguments(home: Path, ports: dict[str, int]) -> list[str]:
+def _arguments(ports: dict[str, int]) -> list[str]:
+    """Paths are relative to where it runs: `folder` may be relative too, and a socket's path may not be long."""
     options = {
-        "dir": home / "data",
+        "dir": "data",
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "master.port": ports["master"],
@@ -116,15 +117,15 @@ def _arguments(home: Path, ports: dict[str, int]) -> list[str]:
         "filer": "true",
         "filer.port": ports["filer"],
         "filer.port.grpc": ports["filer_grpc"],
-        "filer.localSocket": home / "filer.sock",
+        "filer.localSocket": "filer.sock",
         "s3": "true",
         "s3.port": ports["s3"],
         "s3.port.grpc": ports["s3_grpc"],
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.autoCreateBucket": "false",
-        "s3.localSocket": home / "s3.sock",
-        "s3.config": home / "s3.json",
+        "s3.localSocket": "s3.sock",
+        "s3.config": "s3.json",
     }
     return ["server", *(f"-{name}={value}" for name, value in options.items())]
 

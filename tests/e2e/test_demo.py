@@ -19,8 +19,9 @@ def demo_command(out: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "services.demo", "--out", str(out), *options]
 
 
-def run_demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(demo_command(out, *options), capture_output=True, text=True, check=False, timeout=280)
+def run_demo(out: Path, *options: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = demo_command(out, *options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=folder)
 
 
 def require_weed() -> None:
@@ -33,7 +34,7 @@ def test_it_finds_and_fixes_the_planted_flips(tmp_path: Path, store: str) -> Non
     if store == "s3":
         require_weed()
     out = tmp_path / "demo"
-    done = run_demo(out, "--store", store, "--epochs", "4")
+    done = run_demo(Path("demo"), "--store", store, "--epochs", "4", folder=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     summary = Summary.model_validate_json((out / "summary.json").read_text())
     assert (summary.train_samples, summary.test_samples) == (899, 898)
