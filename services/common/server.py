@@ -20,6 +20,9 @@ from services.common.telemetry import CallLogInterceptor
 
 DEFAULT_MAX_RECEIVE_BYTES = 4 << 20
 DEFAULT_GRACE_SECONDS = 30.0
+LAME_DUCK_SECONDS = 0.25
+"""Between NOT_SERVING and the closed port. gRPC takes calls from its queue one by one, and answers those that are
+still queued when a server closes with CANCELLED, which clients rightly do not try again."""
 
 Register = Callable[[grpc.aio.Server], object]
 """Adds a servicer to a server: `partial(add_XServicer_to_server, servicer)`."""
@@ -53,9 +56,10 @@ class RunningServer:
     stopping: asyncio.Event
 
     async def drain(self, grace: float | None = DEFAULT_GRACE_SECONDS) -> None:
-        """Health says NOT_SERVING at once; new calls are refused; running ones have `grace` seconds to end."""
+        """Health says NOT_SERVING at once; soon new calls are refused; running ones have `grace` seconds to end."""
         await self.health.enter_graceful_shutdown()
         self.stopping.set()
+        await asyncio.sleep(LAME_DUCK_SECONDS)
         await self.server.stop(grace)
 
 

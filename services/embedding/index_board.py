@@ -66,6 +66,7 @@ class IndexBoard:
         with self._watch(name) as changed:
             while sent is None or sent.state not in ENDED:
                 changed.clear()
+                self._refuse_when_stopping()
                 record = self._same(name, sent)
                 if record != sent:
                     yield record, False
@@ -90,16 +91,18 @@ class IndexBoard:
         return record
 
     async def _wait(self, changed: asyncio.Event, seconds: float) -> bool:
-        """Whether something changed within the time. Raises SERVER_STOPPING."""
+        """Whether something changed, or this server stops, within the time."""
         waits = [asyncio.ensure_future(one.wait()) for one in (changed, self._stopping)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+        return changed.is_set() or self._stopping.is_set()
+
+    def _refuse_when_stopping(self) -> None:
         if self._stopping.is_set():
             raise ServiceError("SERVER_STOPPING", "this server stops; watch again")
-        return changed.is_set()
 
     def _wake(self, name: str) -> None:
         for watched, changed in self._watches:
