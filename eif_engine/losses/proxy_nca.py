@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eif_engine.losses.cosine import SoftmaxState
+
 
 def proxy_nca_logits(z_ND: Tensor, proxies_CD: Tensor, scale: float) -> Tensor:
     """`-|s zn - s pn|^2` for every sample and proxy (N, C): the softmax of eq. 6 there, with temperature 1 / s^2."""
@@ -40,6 +42,16 @@ class ProxyNCA:
     def per_sample(self, z_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Losses (N,)."""
         return F.cross_entropy(proxy_nca_logits(z_ND, self.proxies_CD, self.scale), labels_N, reduction="none")
+
+    @property
+    def representatives_PD(self) -> Tensor:
+        """Normalised proxies."""
+        return F.normalize(self.proxies_CD, dim=1)
+
+    def at(self, cosine_BP: Tensor, labels_B: Tensor) -> SoftmaxState:
+        """The losses near these cosines to the proxies. Overwrites cosine_BP."""
+        scale = 2 * self.scale**2
+        return SoftmaxState(cosine_BP.sub_(1).mul_(scale), labels_B, scale)
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> ProxyNCA:
         """The same loss elsewhere."""

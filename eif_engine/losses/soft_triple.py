@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eif_engine.losses.cosine import SoftmaxState
+
 
 def soft_triple_similarity(z_ND: Tensor, centers_CKD: Tensor, gamma: float) -> Tensor:
     """Relaxed similarity (N, C) of samples to classes: cosines to the centres, weighted by their softmax (eq. 7)."""
@@ -53,6 +55,52 @@ class SoftTriple:
         margin_NC = self.margin * F.one_hot(labels_N, self.num_classes).to(similarity_NC)
         return F.cross_entropy(self.lambda_ * (similarity_NC - margin_NC), labels_N, reduction="none")
 
+    @property
+    def representatives_PD(self) -> Tensor:
+        """Normalised centres, those of a class side by side."""
+        return F.normalize(self.centers_CKD.flatten(0, 1), dim=1)
+
+    def at(self, cosine_BP: Tensor, labels_B: Tensor) -> SoftTripleState:
+        """The losses near these cosines to the centres."""
+        return SoftTripleState(self, cosine_BP, labels_B)
+
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> SoftTriple:
         """The same loss elsewhere."""
         return SoftTriple(self.centers_CKD.to(device, dtype), self.lambda_, self.gamma, self.margin)
+
+
+class SoftTripleState:
+    """SoftTriple as a function of the cosines to all centres, at theta_0.
+
+    With w the weights of the centres of a class, S its similarity and e_k = expm1(delta_k / gamma):
+
+        S' - S = (sum_k w_k e_k (cos_k - S) + sum_k w_k (1 + e_k) delta_k) / (1 + sum_k w_k e_k)
+    """
+
+    def __init__(self, loss: SoftTriple, cosine_BP: Tensor, labels_B: Tensor) -> None:
+        self._gamma, self._shape = loss.gamma, (-1, *loss.centers_CKD.shape[:2])
+        cosine_BCK = cosine_BP.view(self._shape)
+        self._w_BCK = torch.softmax(cosine_BCK / loss.gamma, dim=2)
+        similarity_BC = torch.linalg.vecdot(self._w_BCK, cosine_BCK)
+        self._above_BCK = cosine_BCK - similarity_BC[..., None]
+        logits_BC = loss.lambda_ * similarity_BC
+        logits_BC -= (loss.lambda_ * loss.margin) * F.one_hot(labels_B, loss.num_classes).to(logits_BC)
+        self._softmax = SoftmaxState(logits_BC, labels_B, loss.lambda_)
+        self.base_B = self._softmax.base_B
+
+    def slope(self) -> Tensor:
+        """dL/dcos (B, P) at theta_0."""
+        inner_BCK = self._w_BCK * (1 + self._above_BCK / self._gamma)
+        slope_BCK: Tensor = self._softmax.slope()[..., None] * inner_BCK
+        return slope_BCK.flatten(1)
+
+    def change(self, delta_BP: Tensor) -> Tensor:
+        """`L(cos + delta) - L(cos)` (B,)."""
+        delta_BCK = delta_BP.view(self._shape)
+        if delta_BCK.shape[2] == 1:
+            return self._softmax.change(delta_BP)
+        we_BCK = torch.expm1(delta_BCK / self._gamma).mul_(self._w_BCK)
+        total_BC = we_BCK.sum(dim=2)
+        moved_BC = torch.linalg.vecdot(we_BCK, self._above_BCK)
+        moved_BC += torch.linalg.vecdot(we_BCK.add_(self._w_BCK), delta_BCK)
+        return self._softmax.change(moved_BC.div_(total_BC.add_(1)))
