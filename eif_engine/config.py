@@ -36,9 +36,42 @@ class VoteRule(StrEnum):
     HARD = "hard"
 
 
+class Metric(StrEnum):
+    """In which metric of the head weight the steepest direction is taken.
+
+    IDENTITY is the gradient, as published. KFAC is the gradient preconditioned by the Kronecker factors of the loss's
+    curvature, `G^-1 (dd/dW) A^-1`: the way in which the distance moves most for the least change of the losses.
+    """
+
+    IDENTITY = "identity"
+    KFAC = "kfac"
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitStep:
-    """One step of length `radius` (Frobenius norm of the change of the head weight) along the gradient."""
+    """Steps of `radius` in all (Frobenius norms of changes of the head weight) along the steepest direction.
+
+    Attributes:
+        radius: Length of the step; with several, the sum of their lengths.
+        steps: The direction is taken anew at each.
+    """
+
+    radius: float = 1.0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius must be above 0 and finite, got {self.radius}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder:
+    """The limit of a short unit step, scaled to `radius`: `radius <grad d, u> <u, grad L>`, u the unit direction.
+
+    No loss is computed anew, so it costs a few matrix products for all queries together: for screening.
+    """
 
     radius: float = 1.0
 
@@ -68,23 +101,31 @@ class InfluenceConfig:
     Attributes:
         step: How theta is moved from theta_0.
         num_thetas: 1 is the ascent, 2 adds the descent, more add random directions orthogonal to all before
-            (unit step only).
+            (single unit step only). Without meaning at first order.
         normalize: Divide by |theta - theta_0| as eq. 6 does; the published code does not.
         distance: Distance of a pair.
         seed: Seeds the random directions.
+        metric: In which metric the direction is steepest (not for published steps, which are plain).
+        damping: Of the curvature, in shares of its mean eigenvalue; only for the KFAC metric.
     """
 
-    step: UnitStep | PublishedSteps = field(default_factory=UnitStep)
+    step: UnitStep | PublishedSteps | FirstOrder = field(default_factory=UnitStep)
     num_thetas: int = 2
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN
     seed: int = 0
+    metric: Metric = Metric.IDENTITY
+    damping: float = 0.01
 
     def __post_init__(self) -> None:
         if self.num_thetas < 1:
             raise ValueError(f"num_thetas must be at least 1, got {self.num_thetas}")
-        if self.num_thetas > 2 and isinstance(self.step, PublishedSteps):
-            raise ValueError("more than 2 thetas need a unit step: random directions have no published stepping")
+        if self.num_thetas > 2 and not (isinstance(self.step, UnitStep) and self.step.steps == 1):
+            raise ValueError("more than 2 thetas need a single unit step: random directions have no other stepping")
+        if self.metric is not Metric.IDENTITY and isinstance(self.step, PublishedSteps):
+            raise ValueError("published steps are plain gradient steps: they have no metric")
+        if not 0 < self.damping < float("inf"):
+            raise ValueError(f"damping must be above 0 and finite, got {self.damping}")
 
 
 @dataclass(frozen=True, kw_only=True)

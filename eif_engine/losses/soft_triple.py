@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -78,8 +79,8 @@ class SoftTripleState:
     """
 
     def __init__(self, loss: SoftTriple, cosine_BP: Tensor, labels_B: Tensor) -> None:
-        self._gamma, self._shape = loss.gamma, (-1, *loss.centers_CKD.shape[:2])
-        cosine_BCK = cosine_BP.view(self._shape)
+        self._gamma, self._K = loss.gamma, loss.centers_CKD.shape[1]
+        cosine_BCK = cosine_BP.view(len(cosine_BP), -1, self._K)
         self._w_BCK = torch.softmax(cosine_BCK / loss.gamma, dim=2)
         similarity_BC = torch.linalg.vecdot(self._w_BCK, cosine_BCK)
         self._above_BCK = cosine_BCK - similarity_BC[..., None]
@@ -94,13 +95,14 @@ class SoftTripleState:
         slope_BCK: Tensor = self._softmax.slope()[..., None] * inner_BCK
         return slope_BCK.flatten(1)
 
-    def change(self, delta_BP: Tensor) -> Tensor:
-        """`L(cos + delta) - L(cos)` (B,)."""
-        delta_BCK = delta_BP.view(self._shape)
-        if delta_BCK.shape[2] == 1:
-            return self._softmax.change(delta_BP)
-        we_BCK = torch.expm1(delta_BCK / self._gamma).mul_(self._w_BCK)
-        total_BC = we_BCK.sum(dim=2)
-        moved_BC = torch.linalg.vecdot(we_BCK, self._above_BCK)
-        moved_BC += torch.linalg.vecdot(we_BCK.add_(self._w_BCK), delta_BCK)
-        return self._softmax.change(moved_BC.div_(total_BC.add_(1)))
+    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
+        """`L(cos + delta) - L(cos)` (T, B)."""
+        if self._K == 1:
+            return self._softmax.change(delta_TBP, reach=reach)
+        delta_TBCK = delta_TBP.view(*delta_TBP.shape[:2], -1, self._K)
+        we_TBCK = torch.expm1(delta_TBCK / self._gamma).mul_(self._w_BCK)
+        total_TBC = we_TBCK.sum(dim=3)
+        moved_TBC = torch.linalg.vecdot(we_TBCK, self._above_BCK)
+        moved_TBC += torch.linalg.vecdot(we_TBCK.add_(self._w_BCK), delta_TBCK)
+        # A similarity moves by more than the cosines do: weights move towards the larger ones.
+        return self._softmax.change(moved_TBC.div_(total_TBC.add_(1)))
