@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from eif_engine.data.preprocessing import Preprocessing
+from eif_engine.losses.settings import LossSettings, ProxyNcaSettings, SoftTripleSettings
 from eif_engine.models.architectures import build_backbone
-from eif_engine.models.bundle import Architecture, LossSettings, ProxyNcaSettings, SoftTripleSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.digests import file_sha256
 from eif_engine.models.save import save_bundle, state_dict_of
 

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eif_engine.data.preprocessing import Preprocessing
-from eif_engine.models.bundle import Architecture, LossSettings, ProxyNcaSettings
+from eif_engine.losses.settings import LossSettings, ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.save import save_bundle, state_dict_of
 from eif_engine.models.small import mlp
 from services.common.storage.base import ObjectStore

@@ -62,6 +62,41 @@ def soft_triple(z_D: Tensor, label: int, centers_CKD: Tensor, *, lambda_: float,
     return math.log(math.fsum(math.exp(value - logits[label]) for value in logits))
 
 
+def softmax_loss(logits: Sequence[float], label: int) -> float:
+    """-log( exp(l_y) / sum_c exp(l_c) )."""
+    most = max(logits)
+    return most - logits[label] + math.log(math.fsum(math.exp(value - most) for value in logits))
+
+
+def proxy_anchor(z_D: Tensor, label: int, proxies_CD: Tensor, *, margin: float, alpha: float) -> float:
+    """log(1 + exp(-alpha (s_y - margin))) + 1/C sum_{c != y} log(1 + exp(alpha (s_c + margin)))."""
+    terms = []
+    for c, proxy in enumerate(proxies_CD):
+        cosine = float(unit(z_D) @ unit(proxy))
+        exponent = -alpha * (cosine - margin) if c == label else alpha * (cosine + margin)
+        softplus = max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent)))
+        terms.append(softplus if c == label else softplus / len(proxies_CD))
+    return math.fsum(terms)
+
+
+def normalized_softmax(z_D: Tensor, label: int, proxies_CD: Tensor, *, temperature: float) -> float:
+    return softmax_loss([float(unit(z_D) @ unit(proxy)) / temperature for proxy in proxies_CD], label)
+
+
+def cosface(z_D: Tensor, label: int, proxies_CD: Tensor, *, scale: float, margin: float) -> float:
+    cosines = [float(unit(z_D) @ unit(proxy)) for proxy in proxies_CD]
+    return softmax_loss([scale * (cosine - margin * (c == label)) for c, cosine in enumerate(cosines)], label)
+
+
+def arcface(z_D: Tensor, label: int, proxies_CD: Tensor, *, scale: float, margin: float) -> float:
+    """The label's logit is scale cos(theta + m), and past theta = pi - m it is scale (cos(theta) - m sin(m))."""
+    m = math.radians(margin)
+    logits = [scale * float(unit(z_D) @ unit(proxy)) for proxy in proxies_CD]
+    theta = math.acos(min(1.0, max(-1.0, logits[label] / scale)))
+    logits[label] = scale * (math.cos(theta + m) if theta <= math.pi - m else math.cos(theta) - m * math.sin(m))
+    return softmax_loss(logits, label)
+
+
 def influence(
     *,
     weight_DF: Tensor,

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from eif_engine.errors import CheckpointIncompatible, ModelBundleInvalid
+from eif_engine.errors import CheckpointIncompatible, InvalidInput, ModelBundleInvalid
 from eif_engine.losses.base import ProxyLoss
-from eif_engine.losses.proxy_nca import ProxyNCA
-from eif_engine.losses.soft_triple import SoftTriple
+from eif_engine.losses.make import make_loss
 from eif_engine.models.architectures import Backbone
-from eif_engine.models.bundle import ModelBundle, ProxyNcaSettings
+from eif_engine.models.bundle import MODEL_JSON, ModelBundle
 from eif_engine.models.compare import Mismatch, compare
 from eif_engine.models.head import Head
 from eif_engine.models.loss_state import is_loss_key, loss_parameters
@@ -79,17 +78,24 @@ def make_head(state: Mapping[str, Tensor], device: torch.device) -> Head:
     return Head(weight_DF, bias_D)
 
 
-def make_loss(parameters: Tensor, bundle: ModelBundle, device: torch.device) -> ProxyLoss:
-    """The loss from its proxies (C, D) or centres (C, K, D)."""
-    values = parameters.to(device, torch.float32).contiguous()
-    settings = bundle.loss
-    if isinstance(settings, ProxyNcaSettings):
-        return ProxyNCA(values, settings.scale)
-    return SoftTriple(values, settings.lambda_, settings.gamma, settings.margin)
+def bundle_loss(vectors_CKD: Tensor | None, bundle: ModelBundle, device: torch.device) -> ProxyLoss:
+    """The loss from what `finite_loss_parameters` gave.
+
+    Raises:
+        ModelBundleInvalid: Arguments that a class of pytorch-metric-learning does not take.
+    """
+    values = None if vectors_CKD is None else vectors_CKD.to(device, torch.float32).contiguous()
+    try:
+        return make_loss(bundle.loss, values, num_classes=len(bundle.classes), embedding_dim=bundle.embedding_dim)
+    except InvalidInput as error:
+        raise ModelBundleInvalid(f"{MODEL_JSON}: loss.{error.message}", uri=MODEL_JSON, field="loss") from error
 
 
-def finite_loss_parameters(state: Mapping[str, Tensor], bundle: ModelBundle, *, name: str) -> Tensor:
+def finite_loss_parameters(state: Mapping[str, Tensor], bundle: ModelBundle, *, name: str) -> Tensor | None:
     """`loss_parameters`, which must also be finite. Raises CheckpointIncompatible."""
-    parameters = loss_parameters(state, bundle, name=name)
-    refuse(compare({"proxies": parameters}, {"proxies": parameters}), name=name)
-    return parameters
+    found = loss_parameters(
+        state, bundle.loss, num_classes=len(bundle.classes), embedding_dim=bundle.embedding_dim, name=name
+    )
+    if found is not None:
+        refuse(compare({"proxies": found}, {"proxies": found}), name=name)
+    return found

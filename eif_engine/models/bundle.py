@@ -10,11 +10,12 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from eif_engine.data.preprocessing import Preprocessing
+from eif_engine.losses.settings import LossSettings, has_parameters
 from eif_engine.models.schema import Classes, FileRef, Strict, parse, read
 
 MODEL_JSON = "model.json"
@@ -22,8 +23,6 @@ FEATURES_VERSION = 1
 """Raised when the same bundle and the same image would give other features than before: cached features then miss."""
 
 MAX_EMBEDDING_DIM = 65_536
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Pooling(StrEnum):
@@ -44,7 +43,7 @@ class FeatureNorm(StrEnum):
 class WeightsFormat(StrEnum):
     """How keys of the weights are named.
 
-    STATE_DICT: `backbone.*`, `head.weight`, `head.bias`, and `loss.proxies` or `loss.centers`.
+    STATE_DICT: `backbone.*`, `head.weight`, `head.bias`, and `loss.*` (see loss_state.py).
     EIF_PUBLISHED: `module.0.*` (backbone) and `module.1.*` (head), the loss in a file of its own.
     """
 
@@ -57,28 +56,6 @@ class Architecture(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class ProxyNcaSettings(Strict):
-    """ProxyNCA++: one proxy a class; `scale` multiplies normalised embeddings and proxies (3 as published)."""
-
-    name: Literal["proxy_nca"] = "proxy_nca"
-    scale: Positive = 3.0
-
-
-class SoftTripleSettings(Strict):
-    """SoftTriple: `centers_per_class` centres a class; `lambda`, `gamma` and `margin` as in the paper."""
-
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
-    name: Literal["soft_triple"] = "soft_triple"
-    lambda_: Positive = Field(default=20.0, alias="lambda")
-    gamma: Positive = 0.1
-    margin: float = Field(default=0.01, ge=0, allow_inf_nan=False)
-    centers_per_class: int = Field(default=1, ge=1, le=1000)
-
-
-LossSettings = Annotated[ProxyNcaSettings | SoftTripleSettings, Field(discriminator="name")]
 
 
 class Weights(FileRef):
@@ -100,7 +77,7 @@ class ModelBundle(Strict):
         loss: What the model was trained with.
         classes: The training classes, in the order of the proxies.
         preprocessing: From an image to the network's input.
-        weights: Backbone and head, and the loss too unless `proxies` is given.
+        weights: Backbone and head, and the loss too unless `proxies` is given or the loss has no parameters.
         proxies: Parameters of the loss when they are a file of their own.
     """
 
@@ -128,8 +105,11 @@ class ModelBundle(Strict):
 
     @model_validator(mode="after")
     def _published_layout_has_proxies(self) -> ModelBundle:
-        if self.weights.format is WeightsFormat.EIF_PUBLISHED and self.proxies is None:
+        separate = self.weights.format is WeightsFormat.EIF_PUBLISHED and has_parameters(self.loss)
+        if separate and self.proxies is None:
             raise ValueError("proxies is missing: the published layout keeps the loss in a file of its own (proxy.pth)")
+        if self.proxies is not None and not has_parameters(self.loss):
+            raise ValueError("proxies is for losses with learnt vectors; this one compares samples with a bank")
         return self
 
     @property

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from eif_engine.errors import EifError
 from eif_engine.models.architectures import Backbone, build_backbone, installed_architectures
-from eif_engine.models.assembly import finite_loss_parameters, fit, load_backbone, make_head, probe_features
+from eif_engine.models.assembly import (
+    bundle_loss,
+    finite_loss_parameters,
+    fit,
+    load_backbone,
+    make_head,
+    probe_features,
+)
 from eif_engine.models.bundle import MODEL_JSON, ModelBundle
 from eif_engine.models.bundle_files import read_proxies, read_weights
 from eif_engine.models.findings import Finding, Level
@@ -30,6 +37,12 @@ from eif_engine.models.schema import read_faults
 def check_bundle(folder: Path, *, limits: CheckpointLimits = DEFAULT_LIMITS) -> list[Finding]:
     """Check all of a bundle, going on after a fault as far as that makes sense. Raises nothing."""
     return _Check(folder, limits).run()
+
+
+def _shown(vectors_CKD: Tensor) -> tuple[int, ...]:
+    """Their shape, without K where it is 1."""
+    c, k, d = vectors_CKD.shape
+    return (c, d) if k == 1 else (c, k, d)
 
 
 class _Check:
@@ -88,7 +101,11 @@ class _Check:
                 return None
             name = (bundle.proxies or bundle.weights).file
             proxies = finite_loss_parameters(state, bundle, name=name)
-            self._ok("PROXIES", f"{name}: parameters of {bundle.loss.name}, {tuple(proxies.shape)}")
+            bundle_loss(proxies, bundle, torch.device("cpu"))
+            if proxies is None:
+                self._ok("PROXIES", f"{bundle.loss.name} has no parameters: its bank comes from the training samples")
+            else:
+                self._ok("PROXIES", f"{name}: parameters of {bundle.loss.name}, {_shown(proxies)}")
             return proxies
         return None
 

@@ -8,11 +8,11 @@ import torch
 
 from eif_engine.models.architectures import build_backbone
 from eif_engine.models.assembly import (
+    bundle_loss,
     finite_loss_parameters,
     fit,
     load_backbone,
     make_head,
-    make_loss,
     probe_features,
     refuse,
 )
@@ -51,12 +51,12 @@ def load_model(
     backbone = build_backbone(bundle.architecture, pooling=bundle.pooling, feature_norm=bundle.feature_norm)
     feature_dim = probe_features(backbone.module, bundle)
     refuse(fit(state, backbone, bundle, feature_dim), name=bundle.weights.file)
-    proxies = finite_loss_parameters(loss_state, bundle, name=loss_file)
+    vectors = finite_loss_parameters(loss_state, bundle, name=loss_file)
     load_backbone(backbone.module, state)
     return LoadedModel(
         backbone=backbone.module.to(target),
         head=make_head(state, target),
-        loss=make_loss(proxies, bundle, target),
+        loss=bundle_loss(vectors, bundle, target),
         classes=bundle.classes,
         preprocessing=bundle.preprocessing,
         weights_sha256=bundle.weights.sha256,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eif_engine.models.bundle import ModelBundle, ProxyNcaSettings
+from eif_engine.losses.settings import ArcFaceSettings, NormalizedSoftmaxSettings, PmlSettings, ProxyNcaSettings
+from eif_engine.models.bundle import ModelBundle
 from eif_engine.models.findings import Finding, Level
 from eif_engine.models.head import Head
 
@@ -39,23 +41,24 @@ def odd_proxies(proxies: Tensor, bundle: ModelBundle) -> Iterator[Finding]:
     """Classes whose proxies are dead, or the same as another's.
 
     Args:
-        proxies: (C, D) or (C, K, D).
+        proxies: (C, K, D).
         bundle: Names the classes.
     """
     norms_C = proxies.flatten(1).float().norm(dim=1)
     dead = [bundle.classes[i] for i in torch.nonzero(norms_C < SMALL_NORM).flatten().tolist()]
     if dead:
         yield _warning("PROXIES_DEAD", f"{len(dead)} class(es) have a proxy of length 0: {_named(dead)}")
-    pair = _same_rows(proxies[:, 0] if proxies.ndim == 3 else proxies)
+    pair = _same_rows(proxies[:, 0])
     if pair is not None:
         first, second = (bundle.classes[i] for i in pair)
         yield _warning("PROXIES_EQUAL", f"proxies of classes {first!r} and {second!r} point the same way")
     if len(bundle.classes) == 1:
         yield _warning("ONE_CLASS", "there is one class, so no sample can be confused with another")
+    normalised = "" if isinstance(bundle.loss, PmlSettings) else "; the loss normalises them"
     yield Finding(
         level=Level.OK,
         code="PROXY_NORMS",
-        message=f"proxies have lengths {norms_C.min():.3g} to {norms_C.max():.3g}; the loss normalises them",
+        message=f"proxies have lengths {norms_C.min():.3g} to {norms_C.max():.3g}{normalised}",
     )
 
 
@@ -110,6 +113,18 @@ def odd_loss(bundle: ModelBundle) -> Iterator[Finding]:
             "LOSS_SCALE",
             f"loss.scale {bundle.loss.scale} multiplies both embeddings and proxies, so distances by its square "
             f"({bundle.loss.scale**2:g}): if it was a softmax scale in training, give its square root",
+        )
+    if isinstance(bundle.loss, ArcFaceSettings) and 0 < bundle.loss.margin < 2:
+        yield _warning(
+            "LOSS_SCALE",
+            f"loss.margin {bundle.loss.margin} is in degrees: if it was radians in training, give "
+            f"{math.degrees(bundle.loss.margin):.4g}",
+        )
+    if isinstance(bundle.loss, NormalizedSoftmaxSettings) and bundle.loss.temperature > 1:
+        yield _warning(
+            "LOSS_SCALE",
+            f"loss.temperature {bundle.loss.temperature} divides cosines, which makes the loss flat: if it was a scale "
+            f"in training, give {1 / bundle.loss.temperature:.4g}",
         )
 
 

@@ -12,33 +12,40 @@ from torch import Tensor, nn
 
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import CheckpointIncompatible
+from eif_engine.losses.settings import LossSettings, SoftTripleSettings, has_parameters
 from eif_engine.models.bundle import (
     MODEL_JSON,
     Architecture,
     FeatureNorm,
-    LossSettings,
     ModelBundle,
     Pooling,
-    ProxyNcaSettings,
     Weights,
 )
 from eif_engine.models.digests import file_sha256
+from eif_engine.models.loss_state import centers_per_class, loss_parameters
 from eif_engine.models.schema import invalid
 
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def state_dict_of(*, backbone: nn.Module, head: nn.Linear, proxies: Tensor) -> dict[str, Tensor]:
+def state_dict_of(
+    *, backbone: nn.Module, head: nn.Linear, proxies: Tensor | Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
     """The state dict of a bundle from the parts of a training loop.
 
     Args:
         backbone: Images to features.
         head: The last linear layer, F to D.
-        proxies: (C, D) for ProxyNCA++, or the centres (C, K, D) for SoftTriple.
+        proxies: One vector a class (C, D), or the centres (C, K, D) of SoftTriple; or the state dict of a loss of
+            pytorch-metric-learning; None for a loss of pairs or triplets.
     """
     state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
     state |= {f"head.{key}": value for key, value in head.state_dict().items()}
-    return state | {"loss.proxies" if proxies.ndim == 2 else "loss.centers": proxies}
+    if proxies is None:
+        return state
+    if isinstance(proxies, Tensor):
+        return state | {"loss.proxies" if proxies.ndim == 2 else "loss.centers": proxies}
+    return state | {f"loss.{key}": value for key, value in proxies.items()}
 
 
 def save_bundle(
@@ -60,7 +67,7 @@ def save_bundle(
         loss: What the model was trained with.
         classes: The training classes, in the order of the proxies.
         preprocessing: From an image to the backbone's input.
-        state_dict: `backbone.*`, `head.weight`, `head.bias` and `loss.proxies` or `loss.centers`; see `state_dict_of`.
+        state_dict: `backbone.*`, `head.weight`, `head.bias` and `loss.*`; see `state_dict_of`.
         pooling: Of a torchvision backbone.
         feature_norm: Of a torchvision backbone.
 
@@ -108,16 +115,21 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def _check_head_and_loss(state: Mapping[str, Tensor], loss: LossSettings, num_classes: int) -> None:
-    key = "loss.proxies" if isinstance(loss, ProxyNcaSettings) else "loss.centers"
-    for needed in ("head.weight", key):
-        if needed not in state:
-            raise CheckpointIncompatible(f"the state dict has no {needed}", keys=needed)
+    if "head.weight" not in state:
+        raise CheckpointIncompatible("the state dict has no head.weight", keys="head.weight")
+    if not has_parameters(loss):
+        return
+    own = {key: value for key, value in state.items() if key.startswith("loss.")}
+    if not own:
+        key = "loss.centers" if isinstance(loss, SoftTripleSettings) else "loss.proxies"
+        raise CheckpointIncompatible(f"the state dict has no {key}", keys=key)
     embedding_dim = state["head.weight"].shape[0]
-    centers = () if isinstance(loss, ProxyNcaSettings) else (loss.centers_per_class,)
-    shape = (num_classes, *centers, embedding_dim)
-    if tuple(state[key].shape) != shape:
+    try:
+        loss_parameters(own, loss, num_classes=num_classes, embedding_dim=embedding_dim, name="the state dict")
+    except CheckpointIncompatible as error:
+        centers = () if centers_per_class(loss) == 1 else (centers_per_class(loss),)
         raise CheckpointIncompatible(
-            f"{key} has shape {tuple(state[key].shape)}, but {num_classes} classes and head.weight of {embedding_dim} "
-            f"rows need {shape}",
-            keys=key,
-        )
+            f"{error.message}: {num_classes} classes and head.weight of {embedding_dim} rows need "
+            f"{(num_classes, *centers, embedding_dim)}",
+            **error.metadata,
+        ) from error

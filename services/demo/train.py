@@ -15,7 +15,8 @@ from eif_engine.data.images import decode_image
 from eif_engine.data.preprocessing import ImageMode, Preprocessing
 from eif_engine.jobs.queries import find_queries
 from eif_engine.losses.proxy_nca import proxy_nca_logits
-from eif_engine.models.bundle import Architecture, ProxyNcaSettings
+from eif_engine.losses.settings import ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.save import state_dict_of
 from eif_engine.models.small import conv4
 from eif_engine.types import Progress

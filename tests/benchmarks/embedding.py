@@ -26,8 +26,9 @@ from torch import nn
 
 from eif_engine.data.images import ImageLimits
 from eif_engine.data.preprocessing import Preprocessing
+from eif_engine.losses.settings import ProxyNcaSettings
 from eif_engine.models.architectures import build_backbone
-from eif_engine.models.bundle import Architecture, ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.export import export_onnx
 from eif_engine.models.onnx_bundle import read_onnx_bundle
 from eif_engine.models.save import save_bundle, state_dict_of

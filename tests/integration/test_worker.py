@@ -17,7 +17,7 @@ from eif_engine.data.images import decode_image
 from eif_engine.jobs.queries import confusions, pair_query
 from eif_engine.jobs.rank import order, rank
 from eif_engine.jobs.relabel import suggest
-from eif_engine.models.bundle import SoftTripleSettings
+from eif_engine.losses.settings import SoftTripleSettings
 from eif_engine.models.checkpoint import load_model
 from eif_engine.models.loaded import LoadedModel
 from services.common.storage.base import ObjectInfo, ObjectStore

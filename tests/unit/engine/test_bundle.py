@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from eif_engine.errors import ModelBundleInvalid
-from eif_engine.models.bundle import ModelBundle, SoftTripleSettings, model_key, parse_bundle, read_bundle
+from eif_engine.losses.settings import SoftTripleSettings
+from eif_engine.models.bundle import ModelBundle, model_key, parse_bundle, read_bundle
 from eif_engine.models.onnx_bundle import parse_onnx_bundle, read_onnx_bundle
 
 SHA = "ab" * 32

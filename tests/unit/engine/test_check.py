@@ -10,8 +10,9 @@ from torch import Tensor
 
 from eif_engine.cli import check as command
 from eif_engine.errors import EifError
+from eif_engine.losses.settings import ProxyNcaSettings
 from eif_engine.models.architectures import build_backbone
-from eif_engine.models.bundle import Architecture, ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.check import check_bundle
 from eif_engine.models.checkpoint import load_model
 from eif_engine.models.findings import Finding, Level, is_usable

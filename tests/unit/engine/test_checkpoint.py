@@ -14,8 +14,9 @@ from torchvision import models as torchvision_models
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import CheckpointIncompatible, DeviceUnavailable, EifError, ModelBundleInvalid
 from eif_engine.losses.proxy_nca import ProxyNCA
+from eif_engine.losses.settings import ProxyNcaSettings, SoftTripleSettings
 from eif_engine.losses.soft_triple import SoftTriple
-from eif_engine.models.bundle import Architecture, ProxyNcaSettings, SoftTripleSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.checkpoint import load_model
 from eif_engine.models.loaded import LoadedModel
 from eif_engine.models.save import save_bundle, state_dict_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eif_engine.losses.angular_margin import AngularMargin
+from eif_engine.losses.arcface import ArcFace
+from eif_engine.losses.cosface import CosFace
 from eif_engine.losses.cosine import CosineLoss
+from eif_engine.losses.normalized_softmax import NormalizedSoftmax
+from eif_engine.losses.proxy_anchor import ProxyAnchor
 from eif_engine.losses.proxy_nca import ProxyNCA
 from eif_engine.losses.soft_triple import SoftTriple
 
@@ -30,10 +36,27 @@ def losses(draw: Draw) -> dict[str, CosineLoss]:
         "proxy_nca_sharp": ProxyNCA(draw(C, D), scale=9.0),
         "soft_triple_1": SoftTriple(draw(C, 1, D)),
         "soft_triple_4": SoftTriple(draw(C, 4, D)),
+        "proxy_anchor": ProxyAnchor(draw(C, D)),
+        "proxy_anchor_sharp": ProxyAnchor(draw(C, D), margin=0.3, alpha=120),
+        "normalized_softmax": NormalizedSoftmax(draw(C, D)),
+        "cosface": CosFace(draw(C, D)),
+        "arcface": ArcFace(draw(C, D)),
+        "arcface_wide": ArcFace(draw(C, D), scale=16, margin=100),
     }
 
 
-NAMES = ("proxy_nca", "proxy_nca_sharp", "soft_triple_1", "soft_triple_4")
+NAMES = (
+    "proxy_nca",
+    "proxy_nca_sharp",
+    "soft_triple_1",
+    "soft_triple_4",
+    "proxy_anchor",
+    "proxy_anchor_sharp",
+    "normalized_softmax",
+    "cosface",
+    "arcface",
+    "arcface_wide",
+)
 
 
 @pytest.fixture(params=NAMES)
@@ -67,7 +90,7 @@ def test_change_is_the_difference(loss: CosineLoss, draw: Draw, size: float) -> 
     moved_BD = z_BD + size * draw(B, D)
     wanted_B = loss.per_sample(moved_BD, labels_B) - loss.per_sample(z_BD, labels_B)
     delta_BP = cosines(moved_BD, loss) - cosines(z_BD, loss)
-    found_B = loss.at(cosines(z_BD, loss), labels_B).change(delta_BP)
+    found_B = loss.at(cosines(z_BD, loss), labels_B).change(delta_BP[None])[0]
     torch.testing.assert_close(found_B, wanted_B, rtol=1e-9, atol=1e-12)
 
 
@@ -75,15 +98,83 @@ def test_tiny_changes_keep_the_accuracy_of_float32(loss: CosineLoss, draw: Draw)
     z_BD, labels_B = draw(B, D), torch.arange(B) % C
     cosine_BP, delta_BP = cosines(z_BD, loss), 1e-7 * draw(B, len(loss.representatives_PD))
     state = loss.at(cosine_BP.clone(), labels_B)
-    wanted_B = state.change(delta_BP.clone())
+    wanted_B = state.change(delta_BP[None].clone())[0]
     single = loss.to(device="cpu", dtype=torch.float32).at(cosine_BP.float(), labels_B)
     size_B = (state.slope().abs() * delta_BP.abs()).sum(1)
-    assert ((single.change(delta_BP.float()).double() - wanted_B).abs() <= 3e-5 * size_B).all()
+    assert ((single.change(delta_BP[None].float())[0].double() - wanted_B).abs() <= 3e-5 * size_B).all()
 
 
 def test_large_exponents_do_not_overflow(draw: Draw) -> None:
     loss = ProxyNCA(draw(C, D).float(), scale=9.0)
     z_BD, labels_B = draw(B, D).float(), torch.arange(B) % C
-    found_B = loss.at(cosines(z_BD, loss), labels_B).change(cosines(-z_BD, loss) - cosines(z_BD, loss))
+    found_B = loss.at(cosines(z_BD, loss), labels_B).change((cosines(-z_BD, loss) - cosines(z_BD, loss))[None])[0]
     wanted_B = loss.per_sample(-z_BD, labels_B) - loss.per_sample(z_BD, labels_B)
     torch.testing.assert_close(found_B, wanted_B, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["proxy_anchor_sharp", "cosface", "arcface"])
+def test_margins_do_not_overflow_float32(draw: Draw, name: str) -> None:
+    loss = losses(draw)[name]
+    sharp = ProxyAnchor(loss.representatives_PD, alpha=900) if name == "proxy_anchor_sharp" else loss
+    single = sharp.to(device="cpu", dtype=torch.float32)
+    z_BD, labels_B = draw(B, D), torch.arange(B) % C
+    cosine_BP, delta_BP = cosines(z_BD, loss), cosines(-z_BD, loss) - cosines(z_BD, loss)
+    found_B = single.at(cosine_BP.float(), labels_B).change(delta_BP[None].float())[0]
+    wanted_B = sharp.per_sample(-z_BD, labels_B) - sharp.per_sample(z_BD, labels_B)
+    torch.testing.assert_close(found_B.double(), wanted_B, rtol=1e-4, atol=1e-3)
+
+
+def test_thetas_are_worked_on_together(loss: CosineLoss, draw: Draw) -> None:
+    state = loss.at(cosines(draw(B, D), loss), torch.arange(B) % C)
+    delta_TBP = 1e-2 * draw(3, B, len(loss.representatives_PD))
+    alone = [state.change(delta_BP[None].clone())[0] for delta_BP in delta_TBP]
+    torch.testing.assert_close(state.change(delta_TBP.clone()), torch.stack(alone), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 1e-1])
+def test_a_reach_changes_nothing(loss: CosineLoss, draw: Draw, size: float) -> None:
+    state = loss.at(cosines(draw(B, D), loss), torch.arange(B) % C)
+    delta_TBP = size * draw(2, B, len(loss.representatives_PD)).clamp(-1, 1)
+    found_TB = state.change(delta_TBP.clone(), reach=size)
+    torch.testing.assert_close(found_TB, state.change(delta_TBP.clone()), rtol=1e-9, atol=1e-15)
+
+
+EDGE = -math.cos(math.radians(28.6))  # cosine of the angle pi - margin
+
+
+@pytest.mark.parametrize(
+    ("cosine", "moved"),
+    [
+        (0.3, 0.3 + 1e-7),
+        (1.0, 1.0 - 1e-7),  # where the slope is unbounded
+        (1.0, 0.4),
+        (0.4, 1.0),
+        (1.0, 1.0),
+        (-1.0, -1.0 + 1e-7),
+        (EDGE + 1e-3, EDGE - 1e-3),
+        (EDGE - 1e-3, EDGE + 1e-3),
+        (EDGE - 1e-3, EDGE - 2e-3),
+        (-0.99, 0.9),
+        (0.9, -0.99),
+        (0.5, -1.0),
+    ],
+)
+def test_the_angular_margin_changes_as_its_value(cosine: float, moved: float) -> None:
+    """Also over the edge, where the value has a step, and at both ends."""
+    start = AngularMargin(torch.tensor([cosine], dtype=torch.float64), 28.6)
+    end = AngularMargin(torch.tensor([moved], dtype=torch.float64), 28.6)
+    change = start.change(torch.tensor([moved - cosine], dtype=torch.float64))
+    torch.testing.assert_close(change, end.value - start.value, rtol=1e-7, atol=1e-14)
+
+
+def test_the_angular_margin_takes_rounding_past_one_for_one() -> None:
+    above = AngularMargin(torch.tensor([1 + 1e-12, -1 - 1e-12], dtype=torch.float64), 28.6)
+    exact = AngularMargin(torch.tensor([1.0, -1.0], dtype=torch.float64), 28.6)
+    assert above.value.tolist() == exact.value.tolist()
+    assert above.change(torch.tensor([1e-12, -1e-12], dtype=torch.float64)).tolist() == [0.0, 0.0]
+    assert torch.isfinite(above.slope()).all()
+
+
+def test_no_change_is_none(loss: CosineLoss, draw: Draw) -> None:
+    state = loss.at(cosines(draw(B, D), loss), torch.arange(B) % C)
+    assert state.change(torch.zeros(1, B, len(loss.representatives_PD), dtype=torch.float64)).eq(0).all()

@@ -21,9 +21,10 @@ from eif_engine.cli import export_onnx as command
 from eif_engine.data.images import decode_image
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import CheckpointIncompatible, EifError, ImageInvalid, InvalidInput, OnnxInvalid
+from eif_engine.losses.settings import ProxyNcaSettings
 from eif_engine.models import export
 from eif_engine.models.architectures import build_backbone
-from eif_engine.models.bundle import Architecture, ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
 from eif_engine.models.checkpoint import load_model
 from eif_engine.models.digests import file_sha256
 from eif_engine.models.export import ExportReport, export_onnx
