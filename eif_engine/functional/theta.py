@@ -47,7 +47,7 @@ class Thetas:
 
     def dense(self, query: int, theta: int, basis_JDF: Tensor) -> Tensor:
         """One displacement, whole (D, F)."""
-        spanned_DF = self.a_QTRD[query, theta].T @ self.rows_QRF[query]
+        spanned_DF: Tensor = self.a_QTRD[query, theta].T @ self.rows_QRF[query]
         random_DF: Tensor = torch.einsum("j,jdf->df", self.coefficients_QTJ[query, theta], basis_JDF)
         moved_DF: Tensor = spanned_DF + random_DF
         return moved_DF
@@ -61,7 +61,7 @@ def random_basis(head: Head, config: InfluenceConfig) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed)
     drawn_JX = torch.randn(count, head.weight_DF.numel(), generator=generator, dtype=torch.float64)
     q_XJ, r_JJ = torch.linalg.qr(drawn_JX.T)
-    basis_JX = (q_XJ * r_JJ.diagonal().sign()).T
+    basis_JX: Tensor = (q_XJ * r_JJ.diagonal().sign()).T
     return basis_JX.reshape(count, *head.weight_DF.shape).to(head.weight_DF)
 
 

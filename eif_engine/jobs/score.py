@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,20 +23,14 @@ from eif_engine.config import FirstOrder, InfluenceConfig, Metric
 from eif_engine.functional.curvature import Curvature, damped
 from eif_engine.functional.influence import Group, Tile
 from eif_engine.functional.theta import random_basis, thetas
+from eif_engine.jobs.budget import Sizes
+from eif_engine.jobs.tiles import run_tiles, tiles_of
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.models.head import Head
 from eif_engine.types import Progress, Query, no_progress
 
 MEMORY_BYTES = 1 << 30
 """Default budget."""
-_GROUP_ROWS = 128
-_TILE_ROWS = 256
-_SLICE_ELEMENTS = {"cpu": 1 << 14, "cuda": 1 << 21}
-"""Cosines of a slice of samples."""
-_WORK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 25}
-"""Cosines that are worked on at a time, at several thetas: a core's cache holds two arrays; a GPU wants many."""
-_TILE_ARRAYS = 8
-"""Arrays of the size of a tile's cosines, embeddings and features that are alive at a time, at most."""
 
 
 class FeatureRows(Protocol):
@@ -100,7 +93,7 @@ class Scorer:
         self._features, self._labels_N = train_features, train_labels_N
         self._basis_JDF = random_basis(self._exact_head, config)
         self._memory_bytes = memory_bytes
-        self._slice_rows, self._tile_rows = tile_rows(_representatives(self._loss), self._device.type)
+        self._sizes = Sizes.of(self._head, self._loss, config, dtype=dtype)
         self._curvature: Curvature | None = None
 
     def chunks(
@@ -116,8 +109,8 @@ class Scorer:
         Raises:
             ValueError: The budget does not hold the scores of one query.
         """
-        most = max((2 * len(query.pairs) for query in queries), default=2)
-        size = self.queries_per_chunk(most)
+        most_rows = max((2 * len(query.pairs) for query in queries), default=2)
+        size = self._sizes.queries_per_chunk(self._memory_bytes, samples=len(self._features), most_rows=most_rows)
         curvature = self._metric()
         for first in range(0, len(queries), size):
             chunk = queries[first : first + size]
@@ -125,27 +118,6 @@ class Scorer:
             yield Chunk(
                 first=first, queries=chunk, scores_QN=self._scores(chunk, test_features_MF, curvature, done.report)
             )
-
-    def queries_per_chunk(self, most_rows: int) -> int:
-        """How many queries of at most so many rows the budget holds."""
-        D, F = self._head.weight_DF.shape
-        P, T, item = _representatives(self._loss), self._config.num_thetas, self._dtype.itemsize
-        spanned = most_rows * (F + T * (D + (P if most_rows <= D else 0)))
-        each = item * (len(self._features) + spanned) + 16 * most_rows * (F + (2 + T) * D + most_rows)
-        left = self._memory_bytes - self._fixed_bytes()
-        group = max(1, _GROUP_ROWS // most_rows)
-        if left < each:
-            needed = self._fixed_bytes() + each
-            raise ValueError(f"memory_bytes is {self._memory_bytes:,}, but one query takes {needed:,} to score")
-        count = left // each
-        return max(1, count // group * group) if count >= group else count
-
-    def _fixed_bytes(self) -> int:
-        D, F = self._head.weight_DF.shape
-        working = _TILE_ARRAYS * self._tile_rows * (_representatives(self._loss) + D + F + _GROUP_ROWS)
-        threads = _threads(self._device)
-        metric = 8 * 3 * (F * F + D * D) if self._config.metric is Metric.KFAC else 0
-        return threads * working * self._dtype.itemsize + 16 * self._basis_JDF.numel() + metric
 
     def _metric(self) -> Curvature | None:
         if self._config.metric is Metric.IDENTITY:
@@ -159,7 +131,7 @@ class Scorer:
         a_FF = torch.zeros(F, F, dtype=torch.float64)
         g_DD = torch.zeros(D, D, dtype=torch.float64)
         with torch.no_grad():
-            for rows in self._tiles():
+            for rows in tiles_of(len(self._features), self._sizes.tile_rows):
                 tile, x_BF = self._tile(rows)
                 slope_BD = tile.slopes()
                 a_FF += (x_BF.T @ x_BF).to("cpu", torch.float64)
@@ -187,7 +159,8 @@ class Scorer:
                     found_GB = tile.scores(group) if slope_BD is None else tile.first_order(group, slope_BD)
                     scores_QN[places, rows] = found_GB[: len(places)].to("cpu")
 
-        run_tiles(score, self._tiles(), threads=_threads(self._device), progress=progress)
+        tiles = tiles_of(len(self._features), self._sizes.tile_rows)
+        run_tiles(score, tiles, threads=self._sizes.threads, progress=progress)
         return scores_QN
 
     def _groups(
@@ -199,7 +172,7 @@ class Scorer:
             by_rows[2 * len(query.pairs)].append(place)
         found = []
         for R, places in by_rows.items():
-            size = max(1, _GROUP_ROWS // R)
+            size = self._sizes.group_queries(R)
             for start in range(0, len(places), size):
                 some = places[start : start + size]
                 x_GRF = torch.zeros(size, R, test_features_MF.shape[1], dtype=torch.float64)
@@ -212,10 +185,6 @@ class Scorer:
         found = thetas(self._exact_head, x_GRF, self._config, basis_JDF=self._basis_JDF, curvature=curvature)
         return Group.of(found, self._loss, normalize=self._config.normalize, device=self._device, dtype=self._dtype)
 
-    def _tiles(self) -> list[slice]:
-        count = len(self._features)
-        return [slice(start, min(start + self._tile_rows, count)) for start in range(0, count, self._tile_rows)]
-
     def _tile(self, rows: slice) -> tuple[Tile, Tensor]:
         x_BF = self._features[rows].to(self._device, self._dtype)
         tile = Tile(
@@ -224,8 +193,8 @@ class Scorer:
             x_BF,
             self._labels_N[rows].to(self._device),
             basis_JDF=self._basis_JDF.to(self._device, self._dtype),
-            slice_rows=self._slice_rows,
-            work_elements=_WORK_ELEMENTS[self._device.type],
+            slice_rows=self._sizes.slice_rows,
+            work_elements=self._sizes.work_elements,
         )
         return tile, x_BF
 
@@ -247,39 +216,3 @@ def pair_rows(query: Query, features_MF: Tensor) -> Tensor:
     """x_RF of a query: the features of its samples, then of their neighbours."""
     rows = [pair.row for pair in query.pairs] + [pair.neighbor for pair in query.pairs]
     return features_MF[rows]
-
-
-def tile_rows(representatives: int, device: str) -> tuple[int, int]:
-    """Samples of a slice and of a tile."""
-    slice_rows = max(16, _SLICE_ELEMENTS[device] // representatives // 16 * 16)
-    return slice_rows, max(1, _TILE_ROWS // slice_rows) * slice_rows
-
-
-def run_tiles(
-    work: Callable[[slice], None], tiles: Sequence[slice], *, threads: int, progress: Callable[[float], None]
-) -> None:
-    """Call `work` for every tile. With threads, each has one core, so that results do not depend on their number."""
-    if threads == 1:
-        for done, tile in enumerate(tiles, start=1):
-            work(tile)
-            progress(done / len(tiles))
-        return
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        running: list[Future[None]] = [pool.submit(work, tile) for tile in tiles]
-        for done, future in enumerate(as_completed(running), start=1):
-            future.result()
-            progress(done / len(tiles))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-
-
-def _threads(device: torch.device) -> int:
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-def _representatives(loss: ProxyLoss) -> int:
-    found = getattr(loss, "representatives_PD", None)
-    return len(found) if found is not None else loss.num_classes

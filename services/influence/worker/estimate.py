@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
 from eif_engine.data.features import BATCH_SIZE
 from eif_engine.functional.neighbors import BLOCK_BYTES
-from eif_engine.jobs.rank import BLOCK_ROWS
-from services.influence.spec import PublishedStepsOptions, RankSpec
+from eif_engine.jobs.budget import Sizes
+from eif_engine.jobs.score import MEMORY_BYTES
+from eif_engine.types import Query
+from services.influence.spec import RankSpec
 from services.influence.worker.inputs import JobModel
+from services.influence.worker.options import influence_config
 from services.influence.worker.split import BYTES_PER_SAMPLE
 
 _F32, _F64 = 4, 8
 _ACTIVATIONS = 16
 """Feature maps alive at a time, in inputs of the network: its first layers are the largest."""
-_LOSS_COPIES = 4
-"""Arrays of the size of the logits that a loss makes."""
-_BLOCK_BUDGET = 2 << 30
-"""Of a block of samples that are scored together: the same on every machine, as the last bits depend on it."""
-_LEAST_ROWS = 256
 _SUGGESTION_BYTES, _VOTER_BYTES = 600, 300
 
 
@@ -28,19 +30,20 @@ def extraction_bytes(model: JobModel) -> int:
 
 def rank_bytes(model: JobModel, *, train: int, test: int, spec: RankSpec) -> int:
     """A rank job on so many samples. Features lie in files and do not count."""
-    embedding_dim, feature_dim = model.loaded.head.weight_DF.shape
-    block = min(train, rank_block_rows(model)) * _row_bytes(model)
-    scores = train * _F64 * 8
+    embedding_dim = model.loaded.head.weight_DF.shape[0]
+    sizes = _sizes(model, spec)
     confusions = test * _F64 * (4 * embedding_dim + 8) + 4 * BLOCK_BYTES
-    directions = 0 if isinstance(spec.influence.step, PublishedStepsOptions) else spec.influence.num_thetas
-    thetas = directions * embedding_dim * feature_dim * _F64
+    scoring = min(MEMORY_BYTES, sizes.bytes_for(test, samples=train, most_rows=2))
+    scores = train * _F64 * 8
     table = (train + test) * BYTES_PER_SAMPLE
-    return table + max(extraction_bytes(model), confusions, block + scores + thetas)
+    least = sizes.least_bytes(samples=train, most_rows=2)
+    return table + max(extraction_bytes(model), confusions, max(scoring, least) + scores)
 
 
-def rank_block_rows(model: JobModel) -> int:
-    """How many samples are scored together."""
-    return max(_LEAST_ROWS, min(BLOCK_ROWS, _BLOCK_BUDGET // _row_bytes(model)))
+def scoring_bytes(model: JobModel, spec: RankSpec, *, train: int, queries: Sequence[Query]) -> int:
+    """The budget of the scorer: more than the default only where one query needs it."""
+    most_rows = max((2 * len(query.pairs) for query in queries), default=2)
+    return max(MEMORY_BYTES, _sizes(model, spec).least_bytes(samples=train, most_rows=most_rows))
 
 
 def relabel_bytes(*, samples: int, wanted: int, dim: int, num_neighbors: int) -> int:
@@ -52,12 +55,6 @@ def relabel_bytes(*, samples: int, wanted: int, dim: int, num_neighbors: int) ->
     return samples * BYTES_PER_SAMPLE + vectors + block + suggestions
 
 
-def _row_bytes(model: JobModel) -> int:
-    """Of one sample while it is scored: features, embeddings, logits, in float64."""
-    embedding_dim, feature_dim = model.loaded.head.weight_DF.shape
-    logits = len(model.loaded.classes) * _centers(model)
-    return _F64 * (feature_dim + 4 * embedding_dim + _LOSS_COPIES * logits)
-
-
-def _centers(model: JobModel) -> int:
-    return int(getattr(model.bundle.loss, "centers_per_class", 1))
+def _sizes(model: JobModel, spec: RankSpec) -> Sizes:
+    config = influence_config(spec.influence, spec.run.seed)
+    return Sizes.of(model.loaded.head, model.loaded.loss, config, dtype=torch.float64)

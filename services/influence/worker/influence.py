@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eif_engine.config import InfluenceConfig, PublishedSteps, UnitStep
 from eif_engine.errors import CheckpointIncompatible
 from eif_engine.jobs.rank import rank
 from eif_engine.types import Query
-from services.influence.spec import InfluenceOptions, RankSpec, UnitStepOptions
-from services.influence.worker.estimate import rank_block_rows
+from services.influence.spec import RankSpec
+from services.influence.worker.estimate import scoring_bytes
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
 from services.influence.worker.mapped_file import mapped_file
+from services.influence.worker.options import influence_config
 from services.influence.worker.ranking import RankingOrder
 
 STAGE = "influence"
@@ -74,7 +74,7 @@ def run_influence(
             config=influence_config(spec.influence, spec.run.seed),
             device=model.device,
             progress=report,
-            block_rows=rank_block_rows(model),
+            memory_bytes=scoring_bytes(model, spec, train=len(train.rows), queries=queries),
         )
         for place, (query, scores_N) in enumerate(ranked):
             total_N += scores_N
@@ -87,20 +87,6 @@ def run_influence(
         rows_QK=kept.rows_QK,
         scores_QK=kept.scores_QK,
         ranks_K=kept.ranks_K,
-    )
-
-
-def influence_config(options: InfluenceOptions, seed: int) -> InfluenceConfig:
-    """The engine's form of the options of a request."""
-    step = options.step
-    return InfluenceConfig(
-        step=UnitStep(radius=step.radius)
-        if isinstance(step, UnitStepOptions)
-        else PublishedSteps(steps=step.steps, learning_rate=step.learning_rate),
-        num_thetas=options.num_thetas,
-        normalize=options.normalize,
-        distance=options.distance,
-        seed=seed,
     )
 
 
