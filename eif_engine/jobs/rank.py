@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eif_engine.config import InfluenceConfig
+from eif_engine.jobs.ranking import RankingOrder
 from eif_engine.jobs.score import MEMORY_BYTES, FeatureRows, Scorer
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.models.head import Head
@@ -71,6 +72,4 @@ def rank(
 
 def order(scores_N: NDArray[np.float64], sample_ids: Sequence[str]) -> NDArray[np.int64]:
     """The total order: highest score first, compared as float32; equal scores by sample id."""
-    by_id = np.argsort(np.asarray(sample_ids, dtype=np.str_), kind="stable")
-    by_score = np.argsort(-scores_N.astype(np.float32)[by_id], kind="stable")
-    return by_id[by_score]
+    return RankingOrder(sample_ids).all(scores_N.astype(np.float32))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from eif_engine.errors import CheckpointIncompatible
 from eif_engine.jobs.rank import rank
+from eif_engine.jobs.ranking import RankingOrder
+from eif_engine.losses.pml_bank import with_bank
 from eif_engine.types import Query
 from services.influence.spec import RankSpec
 from services.influence.worker.estimate import scoring_bytes
@@ -21,7 +23,6 @@ from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
 from services.influence.worker.mapped_file import mapped_file
 from services.influence.worker.options import influence_config
-from services.influence.worker.ranking import RankingOrder
 
 STAGE = "influence"
 
@@ -63,11 +64,12 @@ def run_influence(
     order = RankingOrder(train.sample_ids)
     kept = _Kept(job.scratch, len(queries), min(2 * spec.top_k, len(train.rows)))
     total_N = np.zeros(len(train.rows), dtype=np.float64)
+    train_NF = torch.from_numpy(train.x_NF)
     with job.progress.stage(STAGE, unit="queries", total=len(queries)) as report:
         ranked = rank(
             head=model.loaded.head,
-            loss=model.loaded.loss,
-            train_features_NF=torch.from_numpy(train.x_NF),
+            loss=with_bank(model.loaded.loss, model.loaded.head, train_NF, labels_N),
+            train_features_NF=train_NF,
             train_labels_N=labels_N,
             test_features_MF=torch.from_numpy(test.x_NF),
             queries=queries,

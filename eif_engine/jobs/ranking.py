@@ -1,4 +1,4 @@
-"""The total order of a ranking, for all samples or for both of its ends: score, then sample id."""
+"""The total order of a ranking, for all samples or for both of its ends: highest score first, then by sample id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rows = NDArray[np.int64]
 
 
 class RankingOrder:
-    """The order of `eif_engine.jobs.rank.order`, with the sorting of ids done once for all queries.
+    """Orders scores as they are reported, in float32: further digits depend on the machine. Ids are sorted once.
 
     Args:
         sample_ids: Of the samples, by row.
