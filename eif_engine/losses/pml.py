@@ -12,7 +12,7 @@ from eif_engine.losses.pml_classes import PROXY_CLASSES
 from eif_engine.losses.pml_library import library_loss
 from eif_engine.losses.settings import PmlSettings
 
-_BLOCK_ELEMENTS = 2**23
+_BLOCK_ELEMENTS = 2**20
 """Of the largest array that the library makes at a time; it makes a handful."""
 
 

@@ -18,7 +18,7 @@ from eif_engine.losses.pml_library import is_average_of_positive, library_loss
 from eif_engine.losses.settings import PmlSettings
 from eif_engine.models.head import Head
 
-_BLOCK_ELEMENTS = 2**23
+_BLOCK_ELEMENTS = 2**20
 """Of the largest array that the library makes at a time; it makes a handful."""
 
 

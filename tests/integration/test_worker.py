@@ -17,7 +17,8 @@ from eif_engine.data.images import decode_image
 from eif_engine.jobs.queries import confusions, pair_query
 from eif_engine.jobs.rank import order, rank
 from eif_engine.jobs.relabel import suggest
-from eif_engine.losses.settings import SoftTripleSettings
+from eif_engine.losses.pml_bank import with_bank
+from eif_engine.losses.settings import PmlSettings, SoftTripleSettings
 from eif_engine.models.checkpoint import load_model
 from eif_engine.models.loaded import LoadedModel
 from services.common.storage.base import ObjectInfo, ObjectStore
@@ -100,10 +101,11 @@ def expected_scores(world: JobWorld, train: int, test: int) -> dict[str, NDArray
     head = model.head.to(device="cpu", dtype=torch.float64)
     pairs = confusions(head.embed(test_MF.double()), labels_of(test))
     labels = torch.tensor([number % len(CLASSES) for number in range(train)])
+    train_NF = features_of(world, model, "train")
     found = rank(
         head=model.head,
-        loss=model.loss,
-        train_features_NF=features_of(world, model, "train"),
+        loss=with_bank(model.loss, model.head, train_NF, labels),
+        train_features_NF=train_NF,
         train_labels_N=labels,
         test_features_MF=test_MF,
         queries=[pair_query(pair, ids_of("test", test), QueryKind.CONFUSION_PAIRS) for pair in pairs],
@@ -125,6 +127,17 @@ def test_a_ranking_is_what_the_engine_computes(world: JobWorld, top_k: int) -> N
         assert [row["rank"] for row in rows] == [place + 1 for place in kept]
         assert [row["score"] for row in rows] == pytest.approx(scores[places[list(kept)]], rel=1e-5)
         assert [row["label"] for row in rows] == [labels_of(30)[places[place]] for place in kept]
+
+
+@pytest.mark.parametrize("class_", ["TripletMarginLoss", "CosFaceLoss"])
+def test_a_loss_of_the_library_is_ranked_by(world: JobWorld, class_: str) -> None:
+    """One of triplets, which needs the bank of the training samples, and one with learnt vectors."""
+    spec = world.rank_spec(model=world.bundle(loss=PmlSettings(class_=class_)), top_k=30)
+    found, expected = ranked(world, spec), expected_scores(world, 30, 18)
+    assert len(expected) >= 3
+    for query_id, scores in expected.items():
+        by_id = {row["sample_id"]: row["score"] for row in found.ranking(query_id)}
+        assert by_id == pytest.approx(dict(zip(ids_of("train", 30), scores, strict=True)), rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.gpu

@@ -126,7 +126,7 @@ def test_blocks_keep_the_library_s_arrays_within_their_limit() -> None:
     loss = ready("NTXentLoss")
     assert loss.bank is not None
     big = replace(loss.bank, z_PD=torch.zeros(8000, 64), labels_P=torch.arange(8000) // 2)
-    limit, (P, K, width) = 2**23, (8000, 2, 64)
+    limit, (P, K, width) = 2**20, (8000, 2, 64)
     assert block_rows(Shape.PAIRS, big) * P <= limit
     assert block_rows(Shape.PAIRS_BY_REPRESENTATIVE, big) * K * P <= limit
     assert block_rows(Shape.PAIRS_BY_PAIR, big) ** 2 * K * P <= limit
