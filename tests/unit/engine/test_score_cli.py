@@ -8,11 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from eif_engine.__main__ import main
 from eif_engine.config import InfluenceConfig, PublishedSteps, UnitStep
 from eif_engine.jobs.rank import rank
+from eif_engine.losses.arcface import ArcFace
+from eif_engine.losses.base import ProxyLoss
+from eif_engine.losses.cosface import CosFace
+from eif_engine.losses.normalized_softmax import NormalizedSoftmax
+from eif_engine.losses.pml import PmlLoss
+from eif_engine.losses.pml_bank import PmlBankLoss, with_bank
+from eif_engine.losses.pml_classes import BANK_CLASSES, PROXY_CLASSES
+from eif_engine.losses.proxy_anchor import ProxyAnchor
+from eif_engine.losses.settings import BankSettings, PmlSettings
 from tests.toy import Toy, toy
 from tests.unit.engine.test_influence import query_of
 
@@ -94,6 +104,60 @@ def test_soft_triple_from_meta(tmp_path: Path, flat: bool) -> None:
     np.testing.assert_allclose(out["scores"][0], expected(data, [(0, 5)], InfluenceConfig(), "soft_triple"))
 
 
+ONE_A_CLASS: dict[str, tuple[dict[str, Any], ProxyLoss]] = {
+    "proxy_anchor": ({"margin": 0.2, "alpha": 16}, ProxyAnchor(toy().proxy_nca.proxies_CD, 0.2, 16)),
+    "normalized_softmax": ({"temperature": 0.1}, NormalizedSoftmax(toy().proxy_nca.proxies_CD, 0.1)),
+    "cosface": ({"scale": 20, "margin": 0.1}, CosFace(toy().proxy_nca.proxies_CD, 20, 0.1)),
+    "arcface": ({"scale": 20, "margin": 10}, ArcFace(toy().proxy_nca.proxies_CD, 20, 10)),
+}
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("name", ONE_A_CLASS)
+def test_losses_of_cosines_from_meta(tmp_path: Path, name: str, flat: bool) -> None:
+    given, loss = ONE_A_CLASS[name]
+    meta = {"loss": name, **given, "noise": 0.1} if flat else {"loss": {"name": name, **given}, "margin": 0.9}
+    out = run(tmp_path, arrays_of(toy(), meta=json.dumps(meta)), "--pairs", "0,5")
+    np.testing.assert_allclose(out["scores"][0], scores_by(loss), rtol=1e-9)
+
+
+def scores_by(loss: ProxyLoss) -> NDArray[Any]:
+    data = toy()
+    ranked = rank(
+        head=data.head,
+        loss=loss,
+        train_features_NF=data.train_NF,
+        train_labels_N=data.train_labels_N,
+        test_features_MF=data.test_MF,
+        queries=[query_of(data, [(0, 5)])],
+        config=InfluenceConfig(),
+    )
+    return next(ranked)[1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("class_", PROXY_CLASSES)
+def test_losses_of_the_library_from_meta(tmp_path: Path, class_: str) -> None:
+    K = PROXY_CLASSES[class_].centers
+    vectors_CKD = torch.randn(4, K, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    meta = {"loss": {"name": "pytorch_metric_learning", "class": class_}}
+    arrays = arrays_of(toy(), meta=json.dumps(meta), proxies=vectors_CKD.numpy())
+    out = run(tmp_path, arrays, "--pairs", "0,5")
+    np.testing.assert_allclose(out["scores"][0], scores_by(PmlLoss.of(PmlSettings(class_=class_), vectors_CKD)))
+    assert np.abs(out["scores"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("class_", BANK_CLASSES)
+def test_losses_of_pairs_from_meta_need_no_proxies(tmp_path: Path, class_: str) -> None:
+    settings = PmlSettings(class_=class_, bank=BankSettings(per_class=2, seed=3))
+    meta = {"loss": settings.model_dump()}
+    out = run(tmp_path, arrays_of(toy(), meta=json.dumps(meta), proxies=None), "--pairs", "0,5")
+    data, loss = toy(), PmlBankLoss.of(settings, num_classes=4, embedding_dim=5)
+    ready = with_bank(loss, data.head, data.train_NF, data.train_labels_N)
+    np.testing.assert_allclose(out["scores"][0], scores_by(ready))
+    assert np.abs(out["scores"]).max() > 1e-4
+
+
 def test_no_confusions_is_an_empty_answer(tmp_path: Path) -> None:
     out = run(tmp_path, arrays_of(toy(), test_labels=np.zeros(16, dtype=np.int64)))
     assert (out["pairs"].shape, out["scores"].shape) == ((0, 2), (0, 24))
@@ -108,7 +172,26 @@ def test_no_confusions_is_an_empty_answer(tmp_path: Path) -> None:
         ({"train_labels": np.full(24, 9)}, [], "outside [0, 4)"),
         ({"train_labels": np.zeros(3, dtype=int)}, [], "`train_labels`"),
         ({"meta": "{"}, [], "`meta` is not JSON"),
-        ({"meta": '{"loss": "triplet"}'}, [], "'triplet'"),
+        ({"meta": '{"loss": "triplet"}'}, [], "'triplet'; known are proxy_nca, soft_triple, proxy_anchor"),
+        (
+            {"meta": '{"loss": "arcface", "margin": 200}'},
+            [],
+            "`meta` names a loss that cannot be: loss: arcface.margin",
+        ),
+        ({"meta": '{"loss": {"name": "arcface", "noise": 1}}'}, [], "arcface.noise: unknown field"),
+        ({"meta": '{"loss": "soft_triple", "K": 0}'}, [], "centers_per_class"),
+        (
+            {"meta": '{"loss": "soft_triple", "K": 3}'},
+            [],
+            "of shape (4, 5) does not fit loss soft_triple with 3 vector(s)",
+        ),
+        ({"meta": '{"loss": {"name": "pytorch_metric_learning", "class": "FooLoss"}}'}, [], "'FooLoss' is none that"),
+        (
+            {"meta": '{"loss": {"name": "pytorch_metric_learning", "class": "CosFaceLoss", "arguments": {"x": 1}}}'},
+            [],
+            "arguments.x: cannot be set; CosFaceLoss takes",
+        ),
+        ({"proxies": np.ones((4, 3))}, [], "`proxies` has last dimension 3, but embeddings have size 5"),
         ({}, ["--pairs", "0;1"], "--pairs '0;1'"),
         ({}, ["--pairs", "0,16"], "row 16"),
         ({}, ["--pairs", "0"], "--pairs '0'"),
