@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+MAX_LEARNING_RATE = 1e30
+"""Far beyond what trains anything, and still a number in single precision."""
 
 
 class RetrainOptimizer(StrEnum):
@@ -37,8 +40,8 @@ class RetrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+        if not 0 < self.learning_rate < MAX_LEARNING_RATE:
+            raise ValueError(f"learning_rate must be above 0 and below {MAX_LEARNING_RATE:g}, got {self.learning_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +65,32 @@ class Reweighting:
         for name in ("harmful", "helpful"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a weight of at least 0, got {getattr(self, name)}")
+
+
+class Action(StrEnum):
+    """What is done to the samples that a ranking names."""
+
+    REWEIGHT = "reweight"
+    RELABEL = "relabel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofConfig:
+    """How confusions are checked one after the other.
+
+    Attributes:
+        action: Change weights at both ends of the ranking, or give the harmful end the labels that its neighbours in
+            penultimate space vote for (those that differ).
+        reweighting: Which samples, and their weights.
+        retrain: How the head is retrained.
+        random_draws: Random changes of the same size to compare with; 0 for none.
+    """
+
+    action: Action = Action.REWEIGHT
+    reweighting: Reweighting = field(default_factory=Reweighting)
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    random_draws: int = 5
+
+    def __post_init__(self) -> None:
+        if self.random_draws < 0:
+            raise ValueError(f"random_draws must be at least 0, got {self.random_draws}")

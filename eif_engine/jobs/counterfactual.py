@@ -145,9 +145,9 @@ class _Measurer:
         return value, recall_at_1(z_MD, self._labels_M)
 
     def after(self, z_MD: Tensor, arm: str) -> tuple[float, float]:
-        if not bool(torch.isfinite(z_MD).all()):
+        if not bool(torch.isfinite(z_MD.square().sum(dim=1)).all()):
             raise InvalidInput(
-                f"retraining diverged in arm {arm!r}: its embeddings are not finite; lower learning_rate",
+                f"retraining diverged in arm {arm!r}: embeddings have no finite length; lower learning_rate",
                 field="learning_rate",
             )
         return self.of(z_MD)
