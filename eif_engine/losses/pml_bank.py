@@ -20,6 +20,8 @@ from eif_engine.models.head import Head
 
 _BLOCK_ELEMENTS = 2**20
 """Of the largest array that the library makes at a time; it makes a handful."""
+_PAIR_ELEMENTS = 2**14
+"""Of pairs of pairs, of which most are of two samples and count nothing: few samples at a time waste less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def block_rows(shape: Shape, bank: Bank) -> int:
     rows = {
         Shape.PAIRS: _BLOCK_ELEMENTS // P,
         Shape.PAIRS_BY_REPRESENTATIVE: _BLOCK_ELEMENTS // (K * P),
-        Shape.PAIRS_BY_PAIR: math.isqrt(_BLOCK_ELEMENTS // (K * P)),
+        Shape.PAIRS_BY_PAIR: math.isqrt(_PAIR_ELEMENTS // (K * P)),
         Shape.DIFFERENCES: _BLOCK_ELEMENTS // (P * D),
     }
     return max(1, rows[shape])

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_SHORT = 0.03
+"""Exponents up to which every row is worked out by `expm1` and `log1p`, which cost several times what `exp` does."""
 _LEAST_SHARE = 0.05
 """Of `1 + m` where `log1p(m)` is still accurate; below, digits cancel."""
 _MOST_SHARE = 1e30
@@ -76,37 +78,49 @@ class ProxyAnchorState:
 
     With a the exponent of a term, and D its change:
 
-        log(1 + exp(a + D)) - log(1 + exp(a)) = log1p(sigmoid(a) expm1(D))
+        log(1 + exp(a + D)) - log(1 + exp(a)) = log(sigmoid(-a) + sigmoid(a) exp(D)) = log1p(sigmoid(a) expm1(D))
     """
 
     def __init__(self, loss: ProxyAnchor, cosine_BP: Tensor, labels_B: Tensor) -> None:
         self._label_B1, self._alpha, self._share = labels_B[:, None], loss.alpha, 1 / loss.num_classes
         own = cosine_BP.gather(1, self._label_B1).sub_(loss.margin).mul_(-loss.alpha)
         self._exponent_BC = cosine_BP.add_(loss.margin).mul_(loss.alpha).scatter_(1, self._label_B1, own)
-        self._sigmoid_BC = self._exponent_BC.sigmoid()
-        self.base_B = self._total(_softplus(self._exponent_BC)[None])[0]
+        self._up_BC, self._down_BC = self._exponent_BC.sigmoid(), self._exponent_BC.neg().sigmoid_()
+        self.base_B = self._total(_softplus(self._exponent_BC), self._label_B1)
 
     def slope(self) -> Tensor:
         """dL/dcos (B, C) at theta_0."""
-        slope_BC = self._sigmoid_BC * (self._alpha * self._share)
-        own = self._sigmoid_BC.gather(1, self._label_B1).mul_(-self._alpha)
+        slope_BC = self._up_BC * (self._alpha * self._share)
+        own = self._up_BC.gather(1, self._label_B1).mul_(-self._alpha)
         return slope_BC.scatter_(1, self._label_B1, own)
 
-    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:  # noqa: ARG002 - short or far, the way is one
+    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
         """`L(cos + delta) - L(cos)` (T, B) at T thetas. Overwrites delta_TBP."""
         index_TBI = self._label_B1.expand(len(delta_TBP), -1, -1)
         own_TBI = delta_TBP.gather(2, index_TBI).neg_()
         raised_TBC = delta_TBP.scatter_(2, index_TBI, own_TBI).mul_(self._alpha)
-        moved_TBC = torch.expm1(raised_TBC).mul_(self._sigmoid_BC)
-        if moved_TBC.numel() == 0 or (moved_TBC.amin() > _LEAST_SHARE - 1 and moved_TBC.amax() < _MOST_SHARE):
-            return self._total(moved_TBC.log1p_())
-        fits_TBC = (moved_TBC > _LEAST_SHARE - 1) & (moved_TBC < _MOST_SHARE)  # false for NaN too
-        far_TBC = _softplus(self._exponent_BC + raised_TBC) - _softplus(self._exponent_BC)
-        return self._total(torch.where(fits_TBC, moved_TBC.log1p_(), far_TBC))
+        if self._alpha * reach < _SHORT:
+            return self._total(self._careful(raised_TBC, self._exponent_BC, self._up_BC), index_TBI)
+        change_TB = self._total(torch.exp(raised_TBC).mul_(self._up_BC).add_(self._down_BC).log_(), index_TBI)
+        least = torch.finfo(change_TB.dtype).eps ** 0.25
+        sure_TB = (change_TB.abs() > least) & change_TB.isfinite()
+        if not bool(sure_TB.all()):
+            t, b = (~sure_TB).nonzero(as_tuple=True)
+            term_XC = self._careful(raised_TBC[t, b], self._exponent_BC[b], self._up_BC[b])
+            change_TB[t, b] = self._total(term_XC, self._label_B1[b])
+        return change_TB
 
-    def _total(self, term_TBC: Tensor) -> Tensor:
-        """The sum (T, B) of the terms, of which all but the label's count 1/C. Overwrites term_TBC."""
-        index_TBI = self._label_B1.expand(len(term_TBC), -1, -1)
-        label_TB = term_TBC.gather(2, index_TBI)[..., 0]
-        total_TB: Tensor = term_TBC.scatter_(2, index_TBI, 0.0).sum(2)
-        return total_TB.mul_(self._share).add_(label_TB)
+    def _careful(self, raised_XC: Tensor, exponent_XC: Tensor, up_XC: Tensor) -> Tensor:
+        """Changes of the terms, by functions that cancel nowhere and cost several times as much."""
+        moved_XC = torch.expm1(raised_XC).mul_(up_XC)
+        fits_XC = (moved_XC > _LEAST_SHARE - 1) & (moved_XC < _MOST_SHARE)  # false for NaN too
+        change_XC = moved_XC.log1p_()
+        if not bool(fits_XC.all()):
+            change_XC = torch.where(fits_XC, change_XC, _softplus(exponent_XC + raised_XC) - _softplus(exponent_XC))
+        return change_XC
+
+    def _total(self, term_XC: Tensor, label_XI: Tensor) -> Tensor:
+        """The sum (X,) of the terms, of which all but the label's count 1/C. Overwrites term_XC."""
+        label_X = term_XC.gather(-1, label_XI)[..., 0]
+        total_X: Tensor = term_XC.scatter_(-1, label_XI, 0.0).sum(-1)
+        return total_X.mul_(self._share).add_(label_X)
