@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eif_engine.losses.pml_classes import PROXY_CLASSES
-from eif_engine.losses.pml_library import library_loss
+from eif_engine.losses.pml_library import check_values, library_loss
 from eif_engine.losses.settings import PmlSettings
 
 _BLOCK_ELEMENTS = 2**20
@@ -36,13 +36,15 @@ class PmlLoss:
 
     @classmethod
     def of(cls, settings: PmlSettings, vectors_CKD: Tensor) -> PmlLoss:
-        """The loss with these learnt vectors. Raises InvalidInput for arguments that the class does not take."""
+        """The loss with these learnt vectors. Raises InvalidInput for arguments that the class cannot work with."""
         proxy_class, (C, K, D) = PROXY_CLASSES[settings.class_], vectors_CKD.shape
         library = library_loss(settings, num_classes=C, embedding_size=D)
         rows_PD = vectors_CKD.detach().flatten(0, 1)
         value = (rows_PD.T if proxy_class.columns else rows_PD).clone(memory_format=torch.contiguous_format)
         setattr(library, proxy_class.parameter, nn.Parameter(value, requires_grad=False))
-        return cls(library, C, D, K)
+        loss = cls(library, C, D, K)
+        check_values(loss, settings, like=value)
+        return loss
 
     @property
     def parameters(self) -> dict[str, Tensor]:

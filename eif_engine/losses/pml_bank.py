@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eif_engine.errors import InvalidInput
 from eif_engine.losses.bank import Bank, Rows, make_bank
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.losses.pml_classes import BANK_CLASSES, TRIPLET_CLASSES, Shape
-from eif_engine.losses.pml_library import is_average_of_positive, library_loss
+from eif_engine.losses.pml_library import check_values, is_average_of_positive, library_loss
 from eif_engine.losses.settings import PmlSettings
 from eif_engine.models.head import Head
 
@@ -48,9 +49,12 @@ class PmlBankLoss:
 
     @classmethod
     def of(cls, settings: PmlSettings, *, num_classes: int, embedding_dim: int) -> PmlBankLoss:
-        """The loss, without a bank yet. Raises InvalidInput for arguments that the class does not take."""
+        """The loss, without a bank yet. Raises InvalidInput for arguments that the class cannot work with."""
         library = library_loss(settings)
-        return cls(library, settings, is_average_of_positive(library), num_classes, embedding_dim)
+        loss = cls(library, settings, is_average_of_positive(library), num_classes, embedding_dim)
+        some_PD = F.normalize(torch.arange(3.0 * embedding_dim).sin().reshape(3, -1), dim=1)
+        check_values(replace(loss, bank=Bank(some_PD, torch.tensor([0, 1, 1]), 2)), settings, like=some_PD)
+        return loss
 
     def per_sample(self, z_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Losses (N,). Embeddings must have the dtype of the loss.

@@ -9,7 +9,7 @@ of classes: its form per sample is the loss `proxy_anchor`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 
@@ -22,12 +22,14 @@ class ProxyClass:
         columns: Whether they are (D, C K), and not (C K, D).
         centers_argument: Argument that says how many there are of each class.
         centers: Its default.
+        sizes: Arguments that arrays are sized by, with the most that they may be.
     """
 
     parameter: str
     columns: bool = True
     centers_argument: str | None = None
     centers: int = 1
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def centers_per_class(self, arguments: Mapping[str, object]) -> int:
         """K."""
@@ -35,15 +37,23 @@ class ProxyClass:
         return given if isinstance(given, int) else self.centers
 
 
+MAX_CENTERS = 1000
+_MAX_ANGULAR_MARGIN = 64
+"""Terms of a polynomial in the cosine; the papers go to 4."""
+
 PROXY_CLASSES = {
     "ArcFaceLoss": ProxyClass(parameter="W"),
     "CosFaceLoss": ProxyClass(parameter="W"),
-    "LargeMarginSoftmaxLoss": ProxyClass(parameter="W"),
+    "LargeMarginSoftmaxLoss": ProxyClass(parameter="W", sizes={"margin": _MAX_ANGULAR_MARGIN}),
     "NormalizedSoftmaxLoss": ProxyClass(parameter="W"),
     "ProxyNCALoss": ProxyClass(parameter="proxies", columns=False),
-    "SoftTripleLoss": ProxyClass(parameter="fc", centers_argument="centers_per_class", centers=10),
-    "SphereFaceLoss": ProxyClass(parameter="W"),
-    "SubCenterArcFaceLoss": ProxyClass(parameter="W", centers_argument="sub_centers", centers=3),
+    "SoftTripleLoss": ProxyClass(
+        parameter="fc", centers_argument="centers_per_class", centers=10, sizes={"centers_per_class": MAX_CENTERS}
+    ),
+    "SphereFaceLoss": ProxyClass(parameter="W", sizes={"margin": _MAX_ANGULAR_MARGIN}),
+    "SubCenterArcFaceLoss": ProxyClass(
+        parameter="W", centers_argument="sub_centers", centers=3, sizes={"sub_centers": MAX_CENTERS}
+    ),
 }
 """Losses of samples against learnt vectors."""
 

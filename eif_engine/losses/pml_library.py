@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eif_engine.errors import InvalidInput
+from eif_engine.losses.base import ProxyLoss
 from eif_engine.losses.pml_classes import DISTANCES
 from eif_engine.losses.settings import PmlSettings
 
@@ -74,6 +76,19 @@ def check_arguments(settings: PmlSettings, *, allowed: Mapping[str, object]) -> 
             )
         elif not _same_kind(value, allowed[name]):
             raise InvalidInput(f"arguments.{name}: is {value!r}, but its default is {allowed[name]!r}")
+
+
+def check_values(loss: ProxyLoss, settings: PmlSettings, like: Tensor) -> None:
+    """Raise InvalidInput if the library fails on embeddings like `like`, or gives no number, with these arguments."""
+    z_BD = torch.arange(2 * loss.embedding_dim, device=like.device, dtype=like.dtype).cos().reshape(2, -1)
+    labels_B = torch.arange(2, device=like.device).clamp_max(loss.num_classes - 1)
+    try:
+        values_B = loss.per_sample(z_BD, labels_B)
+    except Exception as error:  # of what it was given, it finds some out only now
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidInput(f"arguments: {settings.class_} fails with {settings.arguments}: {reason}") from error
+    if not bool(values_B.isfinite().all()):
+        raise InvalidInput(f"arguments: {settings.class_} gives {values_B.tolist()} with {settings.arguments}")
 
 
 def is_average_of_positive(loss: nn.Module) -> bool:

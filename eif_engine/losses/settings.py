@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from eif_engine.losses.pml_classes import BANK_CLASSES, PROXY_CLASSES, known_classes
+from eif_engine.losses.pml_classes import BANK_CLASSES, MAX_CENTERS, PROXY_CLASSES, known_classes
 from eif_engine.models.schema import Strict
-
-MAX_CENTERS = 1000
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -107,13 +105,12 @@ class PmlSettings(Strict):
         return self
 
     @model_validator(mode="after")
-    def _centers_are_a_number(self) -> PmlSettings:
-        proxy_class = PROXY_CLASSES.get(self.class_)
-        name = proxy_class.centers_argument if proxy_class else None
-        if name is not None and name in self.arguments:
-            given = self.arguments[name]
-            if type(given) is not int or not 1 <= given <= MAX_CENTERS:
-                raise ValueError(f"arguments.{name} is {given!r}, not a whole number from 1 to {MAX_CENTERS}")
+    def _sizes_are_small_numbers(self) -> PmlSettings:
+        sizes = PROXY_CLASSES[self.class_].sizes if self.class_ in PROXY_CLASSES else {}
+        for name, most in sizes.items():
+            given = self.arguments.get(name, 1)
+            if type(given) is not int or not 1 <= given <= most:
+                raise ValueError(f"arguments.{name} is {given!r}, not a whole number from 1 to {most}")
         return self
 
     @property

@@ -215,6 +215,16 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "arguments.sub_centers is 1000000000, not a whole number from 1 to 1000",
     ),
     (
+        {"name": "pytorch_metric_learning", "class": "SphereFaceLoss", "arguments": {"margin": 10**9}},
+        "loss.pytorch_metric_learning",
+        "arguments.margin is 1000000000, not a whole number from 1 to 64",
+    ),
+    (
+        {"name": "pytorch_metric_learning", "class": "LargeMarginSoftmaxLoss", "arguments": {"margin": 0}},
+        "loss.pytorch_metric_learning",
+        "arguments.margin is 0, not a whole number from 1 to 64",
+    ),
+    (
         {"name": "pytorch_metric_learning", "class": "TripletMarginLoss", "bank": {"per_class": 0}},
         "loss.pytorch_metric_learning.bank.per_class",
         "greater than or equal to 1",

@@ -238,6 +238,8 @@ def test_a_loss_without_its_bank_says_so() -> None:
         ("TripletMarginLoss", {"smooth_loss": 1}, "arguments.smooth_loss: is 1, but its default is False"),
         ("ContrastiveLoss", {"mat_based_loss": True}, "takes pos_margin, neg_margin, distance"),
         ("CircleLoss", {"distance": "LpDistance"}, "CircleLoss refuses"),
+        ("NTXentLoss", {"temperature": 0.0}, "NTXentLoss gives"),
+        ("MultiSimilarityLoss", {"alpha": 0}, "MultiSimilarityLoss fails"),
     ],
 )
 def test_arguments_that_a_class_does_not_take(name: str, arguments: dict[str, Any], says: str) -> None:

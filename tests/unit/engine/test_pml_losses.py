@@ -243,6 +243,8 @@ def test_embeddings_of_another_precision_are_refused() -> None:
         ("ArcFaceLoss", {"distance": "LpDistance"}, "ArcFaceLoss refuses"),
         ("SoftTripleLoss", {"gamma": 0}, "SoftTripleLoss refuses"),
         ("SubCenterArcFaceLoss", {"embedding_size": 2}, "cannot be set"),
+        ("NormalizedSoftmaxLoss", {"temperature": 0}, "NormalizedSoftmaxLoss gives [nan, nan]"),
+        ("CosFaceLoss", {"scale": 10**400}, "CosFaceLoss fails with"),
     ],
 )
 def test_arguments_that_a_class_does_not_take(name: str, arguments: dict[str, Any], says: str) -> None:
