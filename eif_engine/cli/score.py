@@ -1,28 +1,37 @@
-"""`python -m eif_engine score`: influence from a case file, with no service."""
+"""`python -m eif_engine score`: influence, or a baseline, from a case file, with no service."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 
 from eif_engine.cases import Case, load_case
-from eif_engine.config import InfluenceConfig, PublishedSteps, QueryKind, UnitStep
+from eif_engine.cli.score_options import add_options, influence_config, method_config, scope_pattern
+from eif_engine.config import QueryKind
 from eif_engine.errors import InvalidInput, LabelUnknown
+from eif_engine.jobs.methods import rank_by
 from eif_engine.jobs.queries import confusions, group_by_class, pair_query, row_pairs
-from eif_engine.jobs.rank import rank
+from eif_engine.jobs.scope import rank_scope
+from eif_engine.models.network import Network
 from eif_engine.types import Pair, Query
+
+BATCH_ROWS = 4096
 
 EPILOG = """\
 Writes `pairs` (rows of test_features) and `scores` (above 0 is harmful) to OUT.
 With --pairs: pairs (Q,2), scores (Q,N). With --group: the pairs of the group (G,2) and its scores (1,N).
 
 The published code takes plain steps and does not divide:  --steps 50 --lr 1e-3 --no-normalize
+Its influence-function baseline:                           --method published_if  (ours is its negative)
 """
 
 
@@ -31,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "score",
         help="influence of every training sample on confusions of a case file",
-        description="Influence (eq. 6) of every training sample on the confusions of a case file.",
+        description="Say of every training sample how much it is to blame for the confusions of a case file.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,22 +53,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="`all` confusion pairs (default), the K closest, or `i,j;i,j` rows of test_features",
     )
     which.add_argument("--group", metavar="CLASS", help="the confusion pairs of this test label, as one group")
-    parser.add_argument("--steps", type=int, metavar="S", help="plain gradient steps instead of one unit step")
-    parser.add_argument("--lr", type=float, metavar="LR", help="their size (default 1e-3)")
-    parser.add_argument("--radius", type=float, metavar="R", help="length of the unit step (default 1.0)")
-    parser.add_argument(
-        "--thetas", type=int, default=2, metavar="K", help="1 ascent, 2 and descent, more random (default 2)"
-    )
-    parser.add_argument(
-        "--normalize", action=argparse.BooleanOptionalAction, default=True, help="divide by |theta - theta_0| (default)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seeds the random directions (default 0)")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score a case and write the result."""
-    config = influence_config(args)
+    influence_config(args)  # wrong options are said before a large file is read
+    method_config(args)
     case = load_case(args.case)
     if args.group is not None:
         queries = [group_query(case, args.group)]
@@ -67,31 +68,11 @@ def run(args: argparse.Namespace) -> int:
         queries = [
             pair_query(pair, case.test_ids, QueryKind.CONFUSION_PAIRS) for pair in select_pairs(case, args.pairs)
         ]
-    scores = score(case, queries, config)
+    scores = collect(ranking(case, queries, args), queries=len(queries), samples=len(case.train_labels_N))
     rows = [(pair.row, pair.neighbor) for query in queries for pair in query.pairs]
     _write(args.out, np.array(rows, dtype=np.int64).reshape(-1, 2), scores)
     print(f"{args.out}: {scores.shape[0]} x {scores.shape[1]} scores")
     return 0
-
-
-def influence_config(args: argparse.Namespace) -> InfluenceConfig:
-    """The configuration that the options ask for.
-
-    Raises:
-        InvalidInput: They contradict each other or are out of range.
-    """
-    if args.radius is not None and (args.steps is not None or args.lr is not None):
-        raise InvalidInput("--radius is one unit step; it excludes --steps and --lr")
-    try:
-        if args.steps is not None or args.lr is not None:
-            step: UnitStep | PublishedSteps = PublishedSteps(
-                steps=50 if args.steps is None else args.steps, learning_rate=1e-3 if args.lr is None else args.lr
-            )
-        else:
-            step = UnitStep(radius=1.0 if args.radius is None else args.radius)
-        return InfluenceConfig(step=step, num_thetas=args.thetas, normalize=args.normalize, seed=args.seed)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
 
 
 def select_pairs(case: Case, text: str) -> list[Pair]:
@@ -134,22 +115,43 @@ def group_query(case: Case, label: str) -> Query:
     return group_by_class(pairs, case.test_labels)[0]
 
 
-def score(case: Case, queries: list[Query], config: InfluenceConfig) -> NDArray[np.float64]:
-    """Scores (Q, N), with a progress bar on a terminal."""
-    scores = np.empty((len(queries), len(case.train_features_NF)))
-    ranked = rank(
-        head=case.head,
+def ranking(case: Case, queries: list[Query], args: argparse.Namespace) -> Iterator[tuple[Query, NDArray[np.float64]]]:
+    """Scores of a case as the options ask for them, query by query.
+
+    Raises:
+        InvalidInput: The options contradict each other, are out of range, or do not fit the case.
+    """
+    config, pattern = influence_config(args), scope_pattern(args)
+    if pattern is None:
+        return rank_by(
+            args.method,
+            head=case.head,
+            loss=case.loss,
+            train_features_NF=case.train_features_NF,
+            train_labels_N=case.train_labels_N,
+            test_features_MF=case.test_features_MF,
+            queries=queries,
+            config=config,
+            method_config=method_config(args),
+        )
+    return rank_scope(
+        network=Network(nn.Identity(), case.head),
+        pattern=pattern,
         loss=case.loss,
-        train_features_NF=case.train_features_NF,
+        train_batches=torch.split(case.train_features_NF, BATCH_ROWS),
         train_labels_N=case.train_labels_N,
-        test_features_MF=case.test_features_MF,
+        test_images=lambda rows: case.test_features_MF[list(rows)],
         queries=queries,
         config=config,
     )
+
+
+def collect(ranked: Iterator[tuple[Query, NDArray[np.float64]]], *, queries: int, samples: int) -> NDArray[np.float64]:
+    """Scores (Q, N), with a progress bar on a terminal."""
+    scores = np.empty((queries, samples))
     console = Console(stderr=True)
-    for row, (_, scores_N) in enumerate(
-        track(ranked, "queries", total=len(queries), console=console, disable=not console.is_terminal)
-    ):
+    shown = track(ranked, "queries", total=queries, console=console, disable=not console.is_terminal)
+    for row, (_, scores_N) in enumerate(shown):
         scores[row] = scores_N
     return scores
 
