@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ProxyLoss(Protocol):
-    """A loss that is a sum of one term per sample, given class representatives (proxies or centres).
+    """A loss that is a sum of one term per sample, given class representatives (proxies, centres, or a fixed bank).
 
     Implementations are frozen: moving them makes a new one.
     """
