@@ -47,6 +47,28 @@ test: setup ## Run the tests
 
 # --- what a developer runs --------------------------------------------------------------------------------------------
 
+SEEDS ?= 3
+PAIRS ?= 10
+GROUPS ?= 5
+NETWORK_PAIRS ?= 3
+IMAGES ?=
+BACKBONE ?= $(wildcard ../shared/models/mobilenet_v2_imagenet_fp16.safetensors)
+PEERS := .cache/peers
+PEERS_LIST := tests/benchmarks/paper/peers.txt
+.PHONY: paper
+paper: DATA = ../shared/data
+paper: setup $(PEERS)/.installed ## Measure what the paper measures, into docs/results [DATA=<omniglot folder>] [IMAGES=<a folder a class>] [SEEDS=3]
+	@$(BIN)/python -m tests.benchmarks.paper --data '$(DATA)' --seeds $(SEEDS) --pairs $(PAIRS) --groups $(GROUPS) \
+		--network-pairs $(NETWORK_PAIRS) --peers $(PEERS)/bin/python \
+		$(if $(IMAGES),--images '$(IMAGES)' --backbone '$(BACKBONE)')
+
+# Peers have an environment of their own; without it the experiments run, and say that they are missing.
+$(PEERS)/.installed: $(PEERS_LIST) | setup
+	@mkdir -p $(dir $(PEERS)); echo "==> peers, for comparison only, into $(PEERS)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS) \
+		&& $(BIN)/uv pip install --quiet --python $(PEERS)/bin/python -r $(PEERS_LIST) && touch $@ \
+		|| { rm -rf $(PEERS); echo "==> peers could not be installed: going on without" >&2; }
+
 .PHONY: check
 check: setup check-python check-proto check-deploy ## Format, lint, strict types, import contracts, proto, images
 
