@@ -1,0 +1,162 @@
+"""A cross-fitted linear probe: linear discriminant analysis of held-out samples, with labels that may be wrong.
+
+Classes are Gaussians with one covariance. A sample that is given label b but shows class c has been pulled towards b
+while the model learned its label, so its vector is modelled on the line between the two means:
+
+    v | given b, shows b  ~  N(mu_b, S)
+    v | given b, shows c  ~  N(mu_c + t (mu_b - mu_c), S),   t ~ N(pull mean, pull variance)
+
+Means and S come from the folds that a sample is not in, and samples count by how far their labels are trusted. Fold
+statistics are totals less the fold, so memory is O(F^2 + C F) and one more pass of the data serves any number of folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eif_engine.functional.neighbors import BLOCK_BYTES, blocks
+from eif_engine.functional.pull import Pull
+
+PRIOR_COUNT = 0.5
+"""Samples' worth of the overall mean in every class mean, so that a class without other samples has one too."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples of a fold and the class means of the others, both whitened by the others' within-class covariance.
+
+    Attributes:
+        rows_B: Which samples.
+        labels_B: Their given labels.
+        a_BF: Their vectors.
+        mean_CF: Class means.
+        known_C: Classes that the other folds have samples of.
+    """
+
+    rows_B: Tensor
+    labels_B: Tensor
+    a_BF: Tensor
+    mean_CF: Tensor
+    known_C: Tensor
+
+    def log_likelihood(self, pull: Pull) -> Tensor:
+        """(B, C) up to a constant per row; minus infinity for other classes that are not known."""
+        square_BC, length_BC, along_BC = self._geometry()
+        along_BC = along_BC - pull.mean * length_BC
+        square_BC = square_BC - pull.mean * (2 * along_BC + pull.mean * length_BC)
+        spread_BC = 1 + pull.variance * length_BC
+        found_BC = -0.5 * (square_BC - pull.variance * along_BC.square() / spread_BC + spread_BC.log())
+        own_BL = self.labels_B[:, None]
+        given_BL = found_BC.gather(1, own_BL)  # for c = b the line has no length: t plays no part
+        return found_BC.masked_fill(~self.known_C, -torch.inf).scatter(1, own_BL, given_BL)
+
+    def position(self, classes_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Inner product of `v - mu_c` and `mu_b - mu_c` for a class c per sample (B,), and `|mu_b - mu_c|^2` (B,)."""
+        line_BF = self.mean_CF[self.labels_B] - self.mean_CF[classes_B]
+        return ((self.a_BF - self.mean_CF[classes_B]) * line_BF).sum(dim=1), line_BF.square().sum(dim=1)
+
+    def _geometry(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`|v - mu_c|^2`, `|mu_b - mu_c|^2` and `(v - mu_c).(mu_b - mu_c)`, each (B, C)."""
+        given_BF, norm_C = self.mean_CF[self.labels_B], self.mean_CF.square().sum(dim=1)
+        dot_BC, given_dot_BC = self.a_BF @ self.mean_CF.T, given_BF @ self.mean_CF.T
+        square_BC = self.a_BF.square().sum(dim=1, keepdim=True) - 2 * dot_BC + norm_C
+        length_BC = (given_BF.square().sum(dim=1, keepdim=True) - 2 * given_dot_BC + norm_C).clamp_min(0)
+        along_BC = (self.a_BF * given_BF).sum(dim=1, keepdim=True) - dot_BC - given_dot_BC + norm_C
+        own_BL = self.labels_B[:, None]
+        return square_BC, length_BC.scatter(1, own_BL, 0.0), along_BC.scatter(1, own_BL, 0.0)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Weighted sums over samples."""
+
+    count_C: Tensor
+    sum_CF: Tensor
+    second_FF: Tensor
+
+    @classmethod
+    def of(cls, v_NF: Tensor, labels_N: Tensor, trust_N: Tensor, rows: Tensor, num_classes: int) -> _Moments:
+        F = v_NF.shape[1]
+        count_C = torch.zeros(num_classes, dtype=torch.float64, device=v_NF.device)
+        sum_CF = torch.zeros(num_classes, F, dtype=torch.float64, device=v_NF.device)
+        second_FF = torch.zeros(F, F, dtype=torch.float64, device=v_NF.device)
+        for part in blocks(len(rows), F, 8):
+            x_BF, labels_B, trust_B = v_NF[rows[part]].double(), labels_N[rows[part]], trust_N[rows[part]].double()
+            weighted_BF = trust_B[:, None] * x_BF
+            count_C.index_add_(0, labels_B, trust_B)
+            sum_CF.index_add_(0, labels_B, weighted_BF)
+            second_FF.addmm_(weighted_BF.T, x_BF)
+        return cls(count_C, sum_CF, second_FF)
+
+    def less(self, other: _Moments) -> _Moments:
+        return _Moments(
+            (self.count_C - other.count_C).clamp_min(0), self.sum_CF - other.sum_CF, self.second_FF - other.second_FF
+        )
+
+    def means(self) -> Tensor:
+        overall_F = self.sum_CF.sum(dim=0) / self.count_C.sum()
+        return (self.sum_CF + PRIOR_COUNT * overall_F) / (self.count_C[:, None] + PRIOR_COUNT)
+
+    def covariance(self) -> Tensor:
+        """Within classes, not shrunk."""
+        mean_CF = self.sum_CF / self.count_C.clamp_min(1e-12)[:, None]
+        within_FF = self.second_FF - mean_CF.T @ self.sum_CF
+        freedom = self.count_C.sum() - (self.count_C > PRIOR_COUNT).sum()
+        return (within_FF + within_FF.T) / (2 * freedom.clamp_min(1))
+
+
+def shrink(covariance_FF: Tensor, shrinkage: float) -> Tensor:
+    """Replace a share of a covariance by the multiple of the identity with the same trace."""
+    scale = covariance_FF.diagonal().mean().clamp_min(1e-12)
+    shrunk_FF = (1 - shrinkage) * covariance_FF
+    shrunk_FF.diagonal().add_(shrinkage * scale)
+    return shrunk_FF
+
+
+def folds(count: int, num_folds: int, seed: int) -> list[Tensor]:
+    """Rows of each fold, drawn once; sizes differ by one at most."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return [order[start :: min(num_folds, count)].sort().values for start in range(min(num_folds, count))]
+
+
+def held_out(
+    v_NF: Tensor,
+    labels_N: Tensor,
+    trust_N: Tensor,
+    num_classes: int,
+    *,
+    parts: list[Tensor],
+    shrinkage: float,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[HeldOut]:
+    """Every sample once, judged by the folds it is not in, in blocks of at most `block_bytes` per (B, C) matrix.
+
+    Args:
+        v_NF: Vectors.
+        labels_N: Given labels in [0, num_classes).
+        trust_N: Weights in [0, 1]: how far a label is trusted.
+        num_classes: C.
+        parts: Rows of each fold, as `folds` makes them.
+        shrinkage: Of the within-class covariance, in (0, 1].
+        block_bytes: Memory of a block.
+    """
+    everything = torch.arange(len(v_NF), device=v_NF.device)
+    total = _Moments.of(v_NF, labels_N, trust_N, everything, num_classes)
+    for part in parts:
+        fold = part.to(v_NF.device)
+        others = total.less(_Moments.of(v_NF, labels_N, trust_N, fold, num_classes))
+        factor_FF = torch.linalg.cholesky(shrink(others.covariance(), shrinkage))
+        mean_CF = _whiten(others.means(), factor_FF)
+        known_C = others.count_C > PRIOR_COUNT
+        for block in blocks(len(fold), max(num_classes, v_NF.shape[1]), 8, block_bytes):
+            rows_B = fold[block]
+            yield HeldOut(rows_B, labels_N[rows_B], _whiten(v_NF[rows_B].double(), factor_FF), mean_CF, known_C)
+
+
+def _whiten(v_AF: Tensor, factor_FF: Tensor) -> Tensor:
+    white_AF: Tensor = torch.linalg.solve_triangular(factor_FF, v_AF.T, upper=False).T
+    return white_AF

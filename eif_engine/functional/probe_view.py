@@ -1,0 +1,141 @@
+"""What a cross-fitted probe says of every sample: doubt in its label, other labels, and its place between the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eif_engine.functional.neighbors import BLOCK_BYTES
+from eif_engine.functional.probe import held_out
+from eif_engine.functional.pull import Pull
+
+PRIOR_WRONG = 0.1
+"""Share of wrong labels assumed before anything is known; calibration does not use it."""
+
+TEMPERATURES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Powers of the likelihood that are tried: held-out Gaussians in many dimensions are too sure of themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """How a probe is fitted.
+
+    Attributes:
+        num_classes: C.
+        parts: Rows of each fold.
+        shrinkage: Of the within-class covariance.
+        temperature: Power of the likelihood.
+        block_bytes: Memory of a block.
+    """
+
+    num_classes: int
+    parts: list[Tensor]
+    shrinkage: float
+    temperature: float
+    block_bytes: int = BLOCK_BYTES
+
+
+@dataclass(frozen=True)
+class ProbeView:
+    """Of every sample.
+
+    Attributes:
+        log_odds_N: Against the given label.
+        candidate_NJ: The most likely other labels, best first.
+        score_NJ: Tempered log likelihoods of the candidates; minus infinity for a class without samples.
+        along_N: Inner product of `v - mu_c` and `mu_b - mu_c`, whitened, c the best candidate and b the given label.
+        length_N: `|mu_b - mu_c|^2`, whitened.
+    """
+
+    log_odds_N: Tensor
+    candidate_NJ: Tensor
+    score_NJ: Tensor
+    along_N: Tensor
+    length_N: Tensor
+
+    def trust(self) -> Tensor:
+        """P(given label is right) (N,) under the assumed share of wrong ones."""
+        return torch.sigmoid(math.log((1 - PRIOR_WRONG) / PRIOR_WRONG) - self.log_odds_N)
+
+
+def view(
+    v_NF: Tensor,
+    labels_N: Tensor,
+    trust_N: Tensor,
+    settings: ProbeSettings,
+    *,
+    pull: Pull,
+    candidates: int | Tensor,
+) -> ProbeView:
+    """Judge every sample by a probe that has not seen it.
+
+    Doubt compares the given label with others as if wrong labels had pulled nothing, because with a pull the other
+    classes explain much of what lies near the given one; candidates are compared with the pull.
+
+    Args:
+        v_NF: Vectors.
+        labels_N: Given labels.
+        trust_N: Trust in them.
+        settings: How the probe is fitted.
+        pull: Of wrong labels.
+        candidates: Other labels wanted of each sample, or which (N, J).
+    """
+    N, device = len(v_NF), v_NF.device
+    J = candidates if isinstance(candidates, int) else candidates.shape[1]
+    log_odds_N, along_N, length_N = (torch.zeros(N, dtype=torch.float64, device=device) for _ in range(3))
+    candidate_NJ = torch.zeros(N, J, dtype=torch.int64, device=device)
+    score_NJ = torch.zeros(N, J, dtype=torch.float64, device=device)
+    for held in held_out(
+        v_NF,
+        labels_N,
+        trust_N,
+        settings.num_classes,
+        parts=settings.parts,
+        shrinkage=settings.shrinkage,
+        block_bytes=settings.block_bytes,
+    ):
+        rows_B, own_BL = held.rows_B, held.labels_B[:, None]
+        plain_BC = settings.temperature * held.log_likelihood(Pull())
+        others_BC = plain_BC.scatter(1, own_BL, -torch.inf)
+        log_odds_N[rows_B] = torch.logsumexp(others_BC, dim=1) - plain_BC.gather(1, own_BL).squeeze(1)
+        pulled_BC = settings.temperature * held.log_likelihood(pull)
+        pulled_BC.scatter_(1, own_BL, -torch.inf)
+        wanted_BJ = pulled_BC.topk(J, dim=1).indices if isinstance(candidates, int) else candidates[rows_B]
+        candidate_NJ[rows_B], score_NJ[rows_B] = wanted_BJ, pulled_BC.gather(1, wanted_BJ)
+        along_N[rows_B], length_N[rows_B] = held.position(wanted_BJ[:, 0])
+    return ProbeView(log_odds_N.clamp(-1e6, 1e6), candidate_NJ, score_NJ, along_N, length_N)
+
+
+def choose_settings(
+    v_NF: Tensor,
+    labels_N: Tensor,
+    trust_N: Tensor,
+    *,
+    num_classes: int,
+    parts: list[Tensor],
+    shrinkages: Sequence[float],
+    block_bytes: int = BLOCK_BYTES,
+) -> ProbeSettings:
+    """The shrinkage and temperature under which held-out given labels are likeliest.
+
+    A label may be wrong: its likelihood is a mixture with a uniform one, so that a wrong label cannot outweigh others.
+    """
+    best, chosen = -math.inf, (shrinkages[0], TEMPERATURES[0])
+    for shrinkage in shrinkages:
+        fits = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
+        for held in held_out(
+            v_NF, labels_N, trust_N, num_classes, parts=parts, shrinkage=shrinkage, block_bytes=block_bytes
+        ):
+            plain_BC = held.log_likelihood(Pull())
+            for place, temperature in enumerate(TEMPERATURES):
+                own_BL = torch.log_softmax(temperature * plain_BC, dim=1).gather(1, held.labels_B[:, None]).exp()
+                fits[place] += ((1 - PRIOR_WRONG) * own_BL + PRIOR_WRONG / num_classes).log().sum().cpu()
+        if float(fits.max()) > best:
+            best, chosen = float(fits.max()), (shrinkage, TEMPERATURES[int(fits.argmax())])
+    return ProbeSettings(
+        num_classes=num_classes, parts=parts, shrinkage=chosen[0], temperature=chosen[1], block_bytes=block_bytes
+    )

@@ -1,0 +1,100 @@
+"""Evidence about planted canaries: what a wrong label looks like in this data, under this model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eif_engine.functional.canaries import Canaries, class_means, draw_ranks, plant, similarity_ranks
+from eif_engine.functional.pull import Pull
+from eif_engine.issue_config import IssueConfig
+from eif_engine.jobs.issue_evidence import Evidence, Pulls, Spaces, gather
+from eif_engine.types import Progress
+
+MATCH_ROUNDS = 3
+
+NO_PULLS = Pulls(Pull(), Pull())
+
+
+@dataclass(frozen=True)
+class Planted:
+    """The canaries of all copies.
+
+    Attributes:
+        rows_B: Their rows.
+        given_B: The labels they had.
+        evidence: About their wrong labels.
+    """
+
+    rows_B: Tensor
+    given_B: Tensor
+    evidence: Evidence
+
+
+class Planter:
+    """Plants canaries in copies of the given labels and gathers the evidence about them.
+
+    Args:
+        spaces: The model's spaces.
+        labels_N: Given labels.
+        num_classes: C.
+        evidence: About the given labels.
+        config: How many canaries.
+    """
+
+    def __init__(
+        self, spaces: Spaces, labels_N: Tensor, num_classes: int, evidence: Evidence, config: IssueConfig
+    ) -> None:
+        self._spaces, self._labels_N, self._config = spaces, labels_N, config
+        trust_N = evidence.trust_N
+        self._upper_CF, _ = class_means(spaces.penultimate.v_NF, labels_N, trust_N, num_classes)
+        self._lower_CD, _ = class_means(spaces.embedding.v_NF, labels_N, trust_N, num_classes)
+        self._count_C = torch.bincount(labels_N, minlength=num_classes)
+        shows_S, given_S = evidence.candidate_NJ[evidence.suspect_N, 0], labels_N[evidence.suspect_N]
+        self._suspect_ranks_S = similarity_ranks(self._upper_CF, self._count_C, shows_S, given_S)
+
+    def matched(self, seen: Pulls, generator: torch.Generator) -> Pulls:
+        """The pulls with which suspected canaries lie where suspects were seen to lie.
+
+        Those pulled far are not suspected, and some suspects are right, so what is seen is not what there is; canaries
+        show by how much (indirect inference).
+        """
+        pulls = seen
+        for _ in range(MATCH_ROUNDS):
+            found = self._copy(pulls, NO_PULLS, generator).evidence.pulls()
+            pulls = pulls.corrected(seen, found)
+        return pulls
+
+    def plant(self, pulls: Pulls, progress: Progress, generator: torch.Generator) -> Planted:
+        """Every copy, one after the other."""
+        found: list[Planted] = []
+        for copy in range(self._config.canary_copies):
+            found.append(self._copy(pulls, pulls, generator))
+            progress(copy + 1, self._config.canary_copies)
+        return Planted(
+            torch.cat([planted.rows_B for planted in found]),
+            torch.cat([planted.given_B for planted in found]),
+            Evidence.joined([planted.evidence for planted in found]),
+        )
+
+    def _copy(self, moved_by: Pulls, assumed: Pulls, generator: torch.Generator) -> Planted:
+        config = self._config
+        count = max(1, round(config.canary_fraction * len(self._labels_N)))
+        classes = int((self._count_C > 0).sum())
+        ranks_B = draw_ranks(self._suspect_ranks_S, classes=classes, count=count, generator=generator)
+        canaries = plant(self._labels_N, ranks_B, self._upper_CF, self._count_C, generator=generator)
+        moved = self._moved(canaries, moved_by, generator)
+        evidence = gather(moved, canaries.flipped(self._labels_N), assumed, config)
+        return Planted(canaries.rows_B, canaries.given_B, evidence.take(canaries.rows_B))
+
+    def _moved(self, canaries: Canaries, pulls: Pulls, generator: torch.Generator) -> Spaces:
+        count, spaces = len(canaries.rows_B), self._spaces
+        upper_B, lower_B = (pull.draw(count, generator) for pull in (pulls.penultimate, pulls.embedding))
+        return spaces.moved(
+            canaries.moved(spaces.penultimate.v_NF, self._upper_CF, upper_B),
+            canaries.moved(spaces.embedding.v_NF, self._lower_CD, lower_B),
+            canaries.rows_B,
+            self._config,
+        )

@@ -1,0 +1,197 @@
+"""Evidence about given labels: from neighbours and from a cross-fitted probe, in penultimate and in embedding space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eif_engine.functional.agreement import FLOOR, Neighborhood, disagreement, neighborhood, vote_shares
+from eif_engine.functional.probe import folds
+from eif_engine.functional.probe_view import ProbeSettings, ProbeView, choose_settings, view
+from eif_engine.functional.pull import Pull, estimate_pull
+from eif_engine.issue_config import IssueConfig
+
+PART_WEIGHTS = {
+    "neighbors_penultimate": 1.0,
+    "neighbors_embedding": 1.0,
+    "probe_penultimate": 8.0,
+    "probe_embedding": 1.0,
+}
+"""Parts of the score that can be had for a canary too, in the order of `Evidence.doubt_NP`, and how much a standard
+deviation of each counts (docs/results/label-issues.md has the alternatives)."""
+
+SUSPECT = 0.5
+"""Samples whose label is wrong and whose best candidate is right with at least this probability tell the pull."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """One space of vectors.
+
+    Attributes:
+        v_NF: The vectors as given.
+        probe_NF: Centred and of unit length, for the probe.
+        near: Neighbours of every row.
+    """
+
+    v_NF: Tensor
+    probe_NF: Tensor
+    near: Neighborhood
+
+    @classmethod
+    def of(cls, v_NF: Tensor, config: IssueConfig) -> Space:
+        """The space of vectors."""
+        rows_N = torch.arange(len(v_NF), device=v_NF.device)
+        near = neighborhood(v_NF, rows_N, config.num_neighbors, block_bytes=config.block_bytes)
+        return cls(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), near)
+
+    def moved(self, v_NF: Tensor, rows_B: Tensor, config: IssueConfig) -> Space:
+        """The space after some rows have moved; only their own neighbours are looked for again."""
+        near = neighborhood(v_NF, rows_B, config.num_neighbors, block_bytes=config.block_bytes)
+        return Space(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), self.near.replaced(rows_B, near))
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Both spaces of a model, and how the probe is fitted in each."""
+
+    penultimate: Space
+    embedding: Space
+    penultimate_probe: ProbeSettings
+    embedding_probe: ProbeSettings
+
+    @classmethod
+    def of(cls, x_NF: Tensor, z_ND: Tensor, labels_N: Tensor, num_classes: int, config: IssueConfig) -> Spaces:
+        """The spaces of features and embeddings, with settings that suit the given labels."""
+        penultimate, embedding = Space.of(x_NF, config), Space.of(z_ND, config)
+        parts = folds(len(labels_N), config.num_folds, config.seed)
+        trust_N = neighbor_trust(penultimate, labels_N, config)
+        settings = [
+            choose_settings(
+                space.probe_NF,
+                labels_N,
+                trust_N,
+                num_classes=num_classes,
+                parts=parts,
+                shrinkages=config.shrinkages,
+                block_bytes=config.block_bytes,
+            )
+            for space in (penultimate, embedding)
+        ]
+        return cls(penultimate, embedding, *settings)
+
+    def moved(self, x_NF: Tensor, z_ND: Tensor, rows_B: Tensor, config: IssueConfig) -> Spaces:
+        """The spaces after some rows have moved."""
+        return Spaces(
+            self.penultimate.moved(x_NF, rows_B, config),
+            self.embedding.moved(z_ND, rows_B, config),
+            self.penultimate_probe,
+            self.embedding_probe,
+        )
+
+
+@dataclass(frozen=True)
+class Pulls:
+    """How far wrong labels pull their samples in each space."""
+
+    penultimate: Pull
+    embedding: Pull
+
+    def corrected(self, seen: Pulls, found: Pulls) -> Pulls:
+        """Changed by what was found in canaries planted with these falls short of what is seen in suspects."""
+        return Pulls(
+            self.penultimate.corrected(seen.penultimate, found.penultimate),
+            self.embedding.corrected(seen.embedding, found.embedding),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """About every sample.
+
+    Attributes:
+        doubt_NP: Log odds against the given label, one column for each of PART_WEIGHTS.
+        candidate_NJ: Other labels, the penultimate probe's best first.
+        choice_NJP: Evidence for each candidate, in the order of PART_WEIGHTS.
+        trust_N: The penultimate probe's trust in the given label, in [0, 1].
+        suspect_N: Whether it holds the label for wrong, and one candidate for right.
+        along_NS: In each space, `(v - mu_c).(mu_b - mu_c)` of the best candidate c and the given label b.
+        length_NS: In each space, `|mu_b - mu_c|^2`.
+    """
+
+    doubt_NP: Tensor
+    candidate_NJ: Tensor
+    choice_NJP: Tensor
+    trust_N: Tensor
+    suspect_N: Tensor
+    along_NS: Tensor
+    length_NS: Tensor
+
+    def take(self, rows_B: Tensor) -> Evidence:
+        """The evidence about some samples."""
+        return Evidence(*(getattr(self, part.name)[rows_B] for part in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """One after the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def pulls(self) -> Pulls:
+        """How far the suspects were pulled."""
+        told_N = self.suspect_N & (self.length_NS > 0).all(dim=1)
+        along_SS, length_SS = self.along_NS[told_N], self.length_NS[told_N]
+        penultimate, embedding = (estimate_pull(along_SS[:, s], length_SS[:, s]) for s in range(2))
+        return Pulls(penultimate, embedding)
+
+
+def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) -> Evidence:
+    """All evidence about given labels; the penultimate probe is fitted again with suspects weighed down."""
+    upper = _pruned(spaces, labels_N, pulls, config)
+    trust_N, candidate_NJ = upper.trust(), upper.candidate_NJ
+    lower = view(
+        spaces.embedding.probe_NF,
+        labels_N,
+        trust_N,
+        spaces.embedding_probe,
+        pull=pulls.embedding,
+        candidates=candidate_NJ,
+    )
+    asked_NJ = torch.cat((labels_N[:, None], candidate_NJ), dim=1)
+    votes = [
+        vote_shares(space.near, labels_N, trust_N, asked_NJ, temperature=config.vote_temperature)
+        for space in (spaces.penultimate, spaces.embedding)
+    ]
+    doubts = [disagreement(share_NJ[:, 0]) for share_NJ in votes] + [upper.log_odds_N, lower.log_odds_N]
+    choices = [torch.log(share_NJ[:, 1:] + FLOOR) for share_NJ in votes] + [upper.score_NJ, lower.score_NJ]
+    return Evidence(
+        doubt_NP=torch.stack(doubts, dim=1),
+        candidate_NJ=candidate_NJ,
+        choice_NJP=torch.stack(choices, dim=2),
+        trust_N=trust_N,
+        suspect_N=(trust_N <= 1 - SUSPECT) & (torch.softmax(upper.score_NJ, dim=1)[:, 0] >= SUSPECT),
+        along_NS=torch.stack((upper.along_N, lower.along_N), dim=1),
+        length_NS=torch.stack((upper.length_N, lower.length_N), dim=1),
+    )
+
+
+def neighbor_trust(space: Space, labels_N: Tensor, config: IssueConfig) -> Tensor:
+    """Share (N,) of the neighbours' vote for the given label: trust before any probe is fitted."""
+    everyone_N = torch.ones(len(labels_N), dtype=torch.float64, device=labels_N.device)
+    own_NJ = labels_N[:, None]
+    return vote_shares(space.near, labels_N, everyone_N, own_NJ, temperature=config.vote_temperature).squeeze(1)
+
+
+def _pruned(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) -> ProbeView:
+    settings = spaces.penultimate_probe
+    trust_N = neighbor_trust(spaces.penultimate, labels_N, config)
+    candidates = min(config.candidates, settings.num_classes - 1)
+    for _ in range(config.prune_rounds):
+        seen = view(
+            spaces.penultimate.probe_NF, labels_N, trust_N, settings, pull=pulls.penultimate, candidates=candidates
+        )
+        trust_N = seen.trust()
+    return seen
