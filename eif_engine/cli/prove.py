@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -20,9 +22,10 @@ from eif_engine.config import InfluenceConfig, Metric, PublishedSteps, QueryKind
 from eif_engine.counterfactual_config import Action, ProofConfig, RetrainConfig, RetrainOptimizer, Reweighting
 from eif_engine.errors import InvalidInput
 from eif_engine.jobs.counterfactual_report import CounterfactualReport
+from eif_engine.jobs.methods import rank_by
 from eif_engine.jobs.prove import prove
 from eif_engine.jobs.queries import pair_query
-from eif_engine.jobs.rank import rank
+from eif_engine.method_config import Method
 from eif_engine.types import Query
 
 EIF = "EIF"
@@ -57,9 +60,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_ranking(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--metric", choices=[*Metric], type=Metric, default=Metric.IDENTITY, help="of the head weight")
-    group.add_argument("--radius", type=float, default=1.0, help="length of the way (default 1.0)")
-    group.add_argument("--steps", type=int, default=1, help="steps that it is taken in (default 1)")
+    group.add_argument("--damping", type=float, default=10.0, help="of the kfac metric (default 10)")
+    group.add_argument("--radius", type=float, default=0.2, help="length of the way (default 0.2)")
+    group.add_argument("--steps", type=int, default=20, help="steps that it is taken in (default 20)")
     group.add_argument("--published", action="store_true", help="the published 50 plain steps of 1e-3 instead")
+    group.add_argument(
+        "--compare",
+        nargs="*",
+        choices=[method.value for method in Method if method is not Method.EIF],
+        default=[Method.PUBLISHED_IF.value],
+        metavar="METHOD",
+        help="rankings beside, of the same size: %(choices)s (default published_if; none where empty)",
+    )
 
 
 def _add_change(group: argparse._ArgumentGroup) -> None:
@@ -91,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     influence, proof = influence_config(args), proof_config(args)
     case = load_case(args.case)
     queries = _queries(case, args)
-    reports = check(case, queries, influence, proof)
+    reports = check(case, queries, influence, proof, args.compare)
     _write(
         args.out,
         {"influence": asdict(influence), "proof": asdict(proof), "queries": [asdict(each) for each in reports]},
@@ -112,7 +124,9 @@ def influence_config(args: argparse.Namespace) -> InfluenceConfig:
     try:
         if args.published:
             return InfluenceConfig(step=PublishedSteps(), num_thetas=1, normalize=False)
-        return InfluenceConfig(step=UnitStep(radius=args.radius, steps=args.steps), metric=args.metric)
+        return InfluenceConfig(
+            step=UnitStep(radius=args.radius, steps=args.steps), metric=args.metric, damping=args.damping
+        )
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 
@@ -142,18 +156,11 @@ def proof_config(args: argparse.Namespace) -> ProofConfig:
 
 
 def check(
-    case: Case, queries: Sequence[Query], influence: InfluenceConfig, proof: ProofConfig
+    case: Case, queries: Sequence[Query], influence: InfluenceConfig, proof: ProofConfig, compare: Sequence[str]
 ) -> list[CounterfactualReport]:
     """A report a query, with a progress bar on a terminal."""
-    ranked = rank(
-        head=case.head,
-        loss=case.loss,
-        train_features_NF=case.train_features_NF,
-        train_labels_N=case.train_labels_N,
-        test_features_MF=case.test_features_MF,
-        queries=queries,
-        config=influence,
-    )
+    rankings = {EIF: _ranked(case, queries, influence, Method.EIF)}
+    rankings |= {method: _ranked(case, queries, influence, Method(method)) for method in compare}
     reports = prove(
         head=case.head,
         loss=case.loss,
@@ -162,11 +169,27 @@ def check(
         test_features_MF=case.test_features_MF,
         test_labels=case.test_labels,
         queries=queries,
-        rankings={EIF: [scores_N for _, scores_N in ranked]},
+        rankings=rankings,
         config=proof,
     )
     console = Console(stderr=True)
     return list(track(reports, "queries", total=len(queries), console=console, disable=not console.is_terminal))
+
+
+def _ranked(
+    case: Case, queries: Sequence[Query], influence: InfluenceConfig, method: Method
+) -> list[NDArray[np.float64]]:
+    ranked = rank_by(
+        method,
+        head=case.head,
+        loss=case.loss,
+        train_features_NF=case.train_features_NF,
+        train_labels_N=case.train_labels_N,
+        test_features_MF=case.test_features_MF,
+        queries=queries,
+        config=influence,
+    )
+    return [scores_N for _, scores_N in ranked]
 
 
 def _queries(case: Case, args: argparse.Namespace) -> list[Query]:
