@@ -17,6 +17,7 @@ No line subtracts two numbers that are nearly equal, so that float32 keeps its d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -51,20 +52,20 @@ class Group:
     weight_GT: Tensor
 
     @classmethod
-    def of(cls, found: Thetas, loss: ProxyLoss, *, normalize: bool, device: torch.device, dtype: torch.dtype) -> Group:
-        """The queries of `found`, in the precision of the scores."""
+    def of(cls, found: Thetas, representatives_PD: Tensor | None, *, normalize: bool, to: Tensor) -> Group:
+        """The queries of `found`, with the device and the dtype of `to`."""
         length_QT = found.norm_QT if normalize else torch.ones_like(found.norm_QT)
         weight_QT = (found.distance_change_QT / length_QT).where(found.norm_QT > 0, 0.0) / found.norm_QT.shape[1]
-        a_GTRD = found.a_QTRD.to(device, dtype)
+        a_GTRD = found.a_QTRD.to(to)
         narrow = a_GTRD.shape[2] <= a_GTRD.shape[3] and found.coefficients_QTJ.shape[2] == 0
-        fast = isinstance(loss, CosineLoss) and narrow
+        fast = representatives_PD is not None and narrow
         return cls(
-            rows_GRF=found.rows_QRF.to(device, dtype),
+            rows_GRF=found.rows_QRF.to(to),
             a_GTRD=a_GTRD,
-            cosine_GTRP=a_GTRD @ loss.representatives_PD.T if fast and isinstance(loss, CosineLoss) else None,
+            cosine_GTRP=a_GTRD @ representatives_PD.T if representatives_PD is not None and narrow else None,
             square_GTRR=a_GTRD @ a_GTRD.mT if fast else None,
-            coefficients_GTJ=found.coefficients_QTJ.to(device, dtype),
-            weight_GT=weight_QT.to(device, dtype),
+            coefficients_GTJ=found.coefficients_QTJ.to(to),
+            weight_GT=weight_QT.to(to),
         )
 
 
@@ -76,6 +77,7 @@ class Tile:
         loss: The loss the model was trained with, on the same device and in the same precision.
         x_BF: Features.
         labels_B: Class indices.
+        representatives_PD: Those of a loss of cosines; None takes the way of other losses.
         basis_JDF: The random directions of the thetas.
         slice_rows: Samples whose losses are worked on at a time.
         work_elements: Cosines that are worked on at a time, at as many thetas as that takes: they should fit into the
@@ -89,6 +91,7 @@ class Tile:
         x_BF: Tensor,
         labels_B: Tensor,
         *,
+        representatives_PD: Tensor | None,
         basis_JDF: Tensor,
         slice_rows: int,
         work_elements: int,
@@ -100,11 +103,12 @@ class Tile:
         self._random_JBD = x_BF @ basis_JDF.mT
         self._slices: list[_Slice] = []
         self._base_B = torch.empty(0)
-        if isinstance(loss, CosineLoss):
-            self._representatives_PD = loss.representatives_PD
-            cosine_BP = (self._z_BD / self._norm_B[:, None]) @ self._representatives_PD.T
+        self._unit_PD = torch.empty(0) if representatives_PD is None else representatives_PD
+        if representatives_PD is not None:
+            cosine_loss = cast(CosineLoss, loss)
+            cosine_BP = (self._z_BD / self._norm_B[:, None]) @ representatives_PD.T
             self._slices = [
-                _Slice.at(loss, cosine_BP, labels_B, slice(start, start + slice_rows))
+                _Slice.at(cosine_loss, cosine_BP, labels_B, slice(start, start + slice_rows))
                 for start in range(0, len(x_BF), slice_rows)
             ]
         else:
@@ -134,7 +138,7 @@ class Tile:
         for part in self._slices:
             slope_SP = part.state.slope()
             along_S = torch.linalg.vecdot(slope_SP, part.cosine_SP)
-            slope_BD[part.rows] = slope_SP @ self._representatives_PD - along_S[:, None] * zn_BD[part.rows]
+            slope_BD[part.rows] = slope_SP @ self._unit_PD - along_S[:, None] * zn_BD[part.rows]
         return slope_BD.div_(self._norm_B[:, None])
 
     def _narrow(self, K_GBR: Tensor, group: Group, cosine_GTRP: Tensor, square_GTRR: Tensor) -> Tensor:
@@ -147,16 +151,14 @@ class Tile:
         moving_M = group.weight_GT.flatten().nonzero()[:, 0]
         scaled_MBR = (K_GTBR / norm_GTB[..., None]).flatten(0, 1)[moving_M]
         cosine_MRP, fall_MB = cosine_GTRP.flatten(0, 1)[moving_M], -fall_GTB.flatten(0, 1)[moving_M]
-        reach_MB = (2 * moved_GTB.clamp_min(0).sqrt() / norm_GTB).flatten(0, 1)[moving_M]
         for part in self._slices:
             rows = part.rows
             some = max(1, self._work_elements // part.cosine_SP.numel())
-            reaches = [float(reach_X.amax()) for reach_X in reach_MB[:, rows].split(some) if len(reach_X)]
-            for first, reach in zip(range(0, len(moving_M), some), reaches, strict=True):
+            for first in range(0, len(moving_M), some):
                 those = slice(first, first + some)
                 delta_MSP = torch.bmm(scaled_MBR[those, rows], cosine_MRP[those])
                 delta_MSP.addcmul_(part.cosine_SP, fall_MB[those, rows, None])
-                change_GTB.flatten(0, 1)[moving_M[those], rows] = part.state.change(delta_MSP, reach=reach)
+                change_GTB.flatten(0, 1)[moving_M[those], rows] = part.state.change(delta_MSP)
         return change_GTB
 
     def _wide(self, K_GBR: Tensor, group: Group) -> Tensor:
@@ -175,12 +177,11 @@ class Tile:
             return self._loss.per_sample(self._z_BD + moved_BD, self._labels_B) - self._base_B
         norm_B, fall_B = self._moved_norm(torch.linalg.vecdot(2 * self._z_BD + moved_BD, moved_BD))
         scaled_BD = moved_BD / norm_B[:, None]
-        reach_B = 2 * torch.linalg.vector_norm(scaled_BD, dim=1)
         changes = []
         for part in self._slices:
-            delta_SP = scaled_BD[part.rows] @ self._representatives_PD.T
+            delta_SP = scaled_BD[part.rows] @ self._unit_PD.T
             delta_SP.addcmul_(part.cosine_SP, fall_B[part.rows, None], value=-1)
-            changes.append(part.state.change(delta_SP[None], reach=float(reach_B[part.rows].amax()))[0])
+            changes.append(part.state.change(delta_SP[None])[0])
         return torch.cat(changes)
 
     def _moved_norm(self, square_XB: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from eif_engine.functional.theta import random_basis, thetas
 from eif_engine.jobs.budget import Sizes
 from eif_engine.jobs.tiles import run_tiles, tiles_of
 from eif_engine.losses.base import ProxyLoss
+from eif_engine.losses.cosine import CosineLoss
 from eif_engine.models.head import Head
 from eif_engine.types import Progress, Query, no_progress
 
@@ -90,6 +91,7 @@ class Scorer:
         self._exact_head = head.to(device="cpu", dtype=torch.float64)
         self._head = head.to(device=device, dtype=dtype)
         self._loss = loss.to(device=device, dtype=dtype)
+        self._representatives_PD = self._loss.representatives_PD if isinstance(self._loss, CosineLoss) else None
         self._features, self._labels_N = train_features, train_labels_N
         self._basis_JDF = random_basis(self._exact_head, config)
         self._memory_bytes = memory_bytes
@@ -183,7 +185,7 @@ class Scorer:
 
     def _group(self, x_GRF: Tensor, curvature: Curvature | None) -> Group:
         found = thetas(self._exact_head, x_GRF, self._config, basis_JDF=self._basis_JDF, curvature=curvature)
-        return Group.of(found, self._loss, normalize=self._config.normalize, device=self._device, dtype=self._dtype)
+        return Group.of(found, self._representatives_PD, normalize=self._config.normalize, to=self._head.weight_DF)
 
     def _tile(self, rows: slice) -> tuple[Tile, Tensor]:
         x_BF = self._features[rows].to(self._device, self._dtype)
@@ -192,6 +194,7 @@ class Scorer:
             self._loss,
             x_BF,
             self._labels_N[rows].to(self._device),
+            representatives_PD=self._representatives_PD,
             basis_JDF=self._basis_JDF.to(self._device, self._dtype),
             slice_rows=self._sizes.slice_rows,
             work_elements=self._sizes.work_elements,

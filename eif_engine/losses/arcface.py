@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor
@@ -75,10 +74,8 @@ class ArcFaceState:
         slope_BC = self._softmax.slope()
         return slope_BC.scatter_(1, self._label_B1, slope_BC.gather(1, self._label_B1) * self._target.slope())
 
-    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
+    def change(self, delta_TBP: Tensor) -> Tensor:
         """`L(cos + delta) - L(cos)` (T, B) at T thetas. Overwrites delta_TBP."""
         index_TBI = self._label_B1.expand(len(delta_TBP), -1, -1)
         target_TBI = self._target.change(delta_TBP.gather(2, index_TBI))
-        if target_TBI.numel() and reach < inf:  # what stands for the cosine may move further than it
-            reach = max(reach, float(target_TBI.abs().max()))
-        return self._softmax.change(delta_TBP.scatter_(2, index_TBI, target_TBI), reach=reach)
+        return self._softmax.change(delta_TBP.scatter_(2, index_TBI, target_TBI))

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from eif_engine.losses.base import ProxyLoss
 
-_SHORT = 0.03
-"""Exponents up to which every row is worked out by `expm1`, which costs several times what `exp` does."""
+_SHORT = 3.0
+"""Exponents up to which changes are worked out by `tanh`: without cancellation, but at more cost than by `exp`."""
 _LEAST_CHANGE = 1 / 64
-"""Of a sum of exponentials, relative: a smaller one has lost six bits to cancellation, and is worked out by `expm1`."""
+"""Of a sum of exponentials, relative: a smaller one has lost six bits to cancellation, and is worked out anew."""
+_LONG = 40.0
+"""Exponents from which on a product of a probability and an exponential may lose what counts to underflow."""
 _LEAST_SHARE = 0.05
 """Of `1 + m` where `log1p(m)` is still accurate; below, digits cancel."""
 _MOST_SHARE = 1e30
@@ -37,8 +39,11 @@ class CosineState(Protocol):
         """dL/dcos (B, P) at theta_0."""
         ...
 
-    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
-        """`L(cos + delta) - L(cos)` (T, B) at T thetas, without cancellation; no delta is larger than `reach`."""
+    def change(self, delta_TBP: Tensor) -> Tensor:
+        """`L(cos + delta) - L(cos)` (T, B) at T thetas, without cancellation. May overwrite delta_TBP.
+
+        What comes out for a theta must not depend on which others come with it.
+        """
         ...
 
 
@@ -69,43 +74,68 @@ class SoftmaxState:
 
     def __init__(self, logits_BC: Tensor, labels_B: Tensor, scale: float) -> None:
         self._label_B1, self._scale = labels_B[:, None], scale
-        self._log_p_BC = logits_BC.sub_(logits_BC.logsumexp(1, keepdim=True))
-        self.base_B = -self._log_p_BC.gather(1, self._label_B1)[:, 0]
-        # The label's own term is zero, and stored as next to nothing: rounding cannot make it larger than those that
-        # count. Not as -inf, which makes `exp` leave its fast path.
-        self._log_others_BC = self._log_p_BC.scatter(1, self._label_B1, _next_to_nothing(logits_BC.dtype))
-        self._others_B = self._log_others_BC.exp().sum(1)
+        label_B = logits_BC.gather(1, self._label_B1)[:, 0]
+        most_B = logits_BC.amax(1)
+        # The label's own term is left out, not taken off again: what the others have may be next to nothing beside it.
+        raised_BC = (logits_BC - most_B[:, None]).exp_().scatter_(1, self._label_B1, 0.0)
+        others_B = raised_BC.sum(1)
+        total_B = others_B + (label_B - most_B).exp_()
+        log_total_B = total_B.log().add_(most_B)
+        self._others_B = others_B / total_B
+        self.base_B = torch.where(self._others_B < 0.5, -torch.log1p(-self._others_B), log_total_B - label_B)
+        # Not -inf for the label, which makes `exp` leave its fast path.
+        nothing = _next_to_nothing(logits_BC.dtype)
+        self._log_others_BC = logits_BC.sub_(log_total_B[:, None]).scatter_(1, self._label_B1, nothing)
 
     def slope(self) -> Tensor:
         """dL/dcos (B, C) at theta_0."""
         slope_BC = self._scale * self._log_others_BC.exp()
         return slope_BC.scatter_(1, self._label_B1, -slope_BC.sum(1, keepdim=True))
 
-    def change(self, delta_TBC: Tensor, *, reach: float = inf) -> Tensor:
+    def change(self, delta_TBC: Tensor) -> Tensor:
         """`L(cos + delta) - L(cos)` (T, B) for changes of the cosines, or of what stands for them."""
         index_TBI = self._label_B1.expand(len(delta_TBC), -1, -1)
         label_TB = delta_TBC.gather(2, index_TBI)[..., 0].mul_(self._scale)
-        if 2 * reach * self._scale < _SHORT:
-            raised_TBC = (self._scale * delta_TBC).sub_(label_TB[..., None])
-            return self._careful(raised_TBC, self._log_others_BC, self._log_p_BC)
+        # Decided for each theta on its own, so that scores do not depend on which thetas come together.
+        least_T, most_T = torch.aminmax(delta_TBC.flatten(1), dim=1)
+        short_T = (most_T - least_T) * self._scale < _SHORT
+        if bool(short_T.all()):
+            return self._short_change(delta_TBC, label_TB)
+        if not bool(short_T.any()):
+            return self._mixed_change(delta_TBC, label_TB)
+        change_TB = torch.empty_like(label_TB)
+        change_TB[short_T] = self._short_change(delta_TBC[short_T], label_TB[short_T])
+        change_TB[~short_T] = self._mixed_change(delta_TBC[~short_T], label_TB[~short_T])
+        return change_TB
+
+    def _short_change(self, delta_TBC: Tensor, label_TB: Tensor) -> Tensor:
+        """Changes where all exponents are below `_SHORT`: `exp(x) - 1 = 2 t / (1 - t)`, t = tanh(x / 2)."""
+        tanh_TBC = (self._scale * delta_TBC).sub_(label_TB[..., None]).mul_(0.5).tanh_()
+        half_TBC = tanh_TBC.div_(1 - tanh_TBC)
+        moved_TB: Tensor = torch.linalg.vecdot(self._log_others_BC.exp(), half_TBC)
+        return moved_TB.mul_(2).log1p_()
+
+    def _mixed_change(self, delta_TBC: Tensor, label_TB: Tensor) -> Tensor:
+        """Changes from sums of exponentials; those that have lost digits in them are worked out anew."""
         sum_TB = torch.add(self._log_others_BC, delta_TBC, alpha=self._scale).exp_().sum(2)
         moved_TB = sum_TB.mul_(label_TB.neg().exp_()).sub_(self._others_B)
-        sure_TB = (moved_TB.abs() > _LEAST_CHANGE * self._others_B) & _fits(moved_TB)
+        sure_TB = (moved_TB.abs() > _LEAST_CHANGE * self._others_B) & fits(moved_TB) & (label_TB.abs() < _LONG)
         change_TB = moved_TB.log1p_()
         if not bool(sure_TB.all()):
             t, b = (~sure_TB).nonzero(as_tuple=True)
             raised_XC = (self._scale * delta_TBC[t, b]).sub_(label_TB[t, b][:, None])
-            change_TB[t, b] = self._careful(raised_XC, self._log_others_BC[b], self._log_p_BC[b])
+            change_TB[t, b] = self._long_change(raised_XC, b)
         return change_TB
 
-    def _careful(self, raised_XC: Tensor, log_others_XC: Tensor, log_p_XC: Tensor) -> Tensor:
-        """Changes from `scale (delta_c - delta_y)`, by functions that cancel nowhere and cost several times as much."""
+    def _long_change(self, raised_XC: Tensor, b: Tensor) -> Tensor:
+        """Changes of the samples b from any exponents, without cancellation."""
+        log_others_XC = self._log_others_BC[b]
         moved_X = torch.linalg.vecdot(log_others_XC.exp(), torch.expm1(raised_XC))
-        far_X = ~_fits(moved_X)
+        far_X = ~fits(moved_X) | (raised_XC.amax(1) > _LONG)
         change_X: Tensor = moved_X.log1p_()
         if bool(far_X.any()):
-            far_XC = raised_XC + log_p_XC
-            change_X = torch.where(far_X, torch.logsumexp(far_XC, -1), change_X)
+            raised_XC += log_others_XC.scatter_(1, self._label_B1[b], -inf)
+            change_X = torch.where(far_X, torch.logaddexp(raised_XC.logsumexp(1), -self.base_B[b]), change_X)
         return change_X
 
 
@@ -114,6 +144,6 @@ def _next_to_nothing(dtype: torch.dtype) -> float:
     return 0.9 * log(torch.finfo(dtype).tiny)
 
 
-def _fits(moved_X: Tensor) -> Tensor:
+def fits(moved_X: Tensor) -> Tensor:
     """Where `log1p` of it is accurate; false for NaN."""
     return (moved_X > _LEAST_SHARE - 1) & (moved_X < _MOST_SHARE)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_SHORT = 0.03
-"""Exponents up to which every row is worked out by `expm1` and `log1p`, which cost several times what `exp` does."""
-_LEAST_SHARE = 0.05
-"""Of `1 + m` where `log1p(m)` is still accurate; below, digits cancel."""
-_MOST_SHARE = 1e30
-"""Of `1 + m`, far from the end of float32."""
+from eif_engine.losses.cosine import fits
 
 
 @dataclass(frozen=True)
@@ -94,13 +88,11 @@ class ProxyAnchorState:
         own = self._up_BC.gather(1, self._label_B1).mul_(-self._alpha)
         return slope_BC.scatter_(1, self._label_B1, own)
 
-    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
+    def change(self, delta_TBP: Tensor) -> Tensor:
         """`L(cos + delta) - L(cos)` (T, B) at T thetas. Overwrites delta_TBP."""
         index_TBI = self._label_B1.expand(len(delta_TBP), -1, -1)
         own_TBI = delta_TBP.gather(2, index_TBI).neg_()
         raised_TBC = delta_TBP.scatter_(2, index_TBI, own_TBI).mul_(self._alpha)
-        if self._alpha * reach < _SHORT:
-            return self._total(self._careful(raised_TBC, self._exponent_BC, self._up_BC), index_TBI)
         change_TB = self._total(torch.exp(raised_TBC).mul_(self._up_BC).add_(self._down_BC).log_(), index_TBI)
         least = torch.finfo(change_TB.dtype).eps ** 0.25
         sure_TB = (change_TB.abs() > least) & change_TB.isfinite()
@@ -113,7 +105,7 @@ class ProxyAnchorState:
     def _careful(self, raised_XC: Tensor, exponent_XC: Tensor, up_XC: Tensor) -> Tensor:
         """Changes of the terms, by functions that cancel nowhere and cost several times as much."""
         moved_XC = torch.expm1(raised_XC).mul_(up_XC)
-        fits_XC = (moved_XC > _LEAST_SHARE - 1) & (moved_XC < _MOST_SHARE)  # false for NaN too
+        fits_XC = fits(moved_XC)
         change_XC = moved_XC.log1p_()
         if not bool(fits_XC.all()):
             change_XC = torch.where(fits_XC, change_XC, _softplus(exponent_XC + raised_XC) - _softplus(exponent_XC))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor
@@ -95,14 +94,13 @@ class SoftTripleState:
         slope_BCK: Tensor = self._softmax.slope()[..., None] * inner_BCK
         return slope_BCK.flatten(1)
 
-    def change(self, delta_TBP: Tensor, *, reach: float = inf) -> Tensor:
+    def change(self, delta_TBP: Tensor) -> Tensor:
         """`L(cos + delta) - L(cos)` (T, B)."""
         if self._K == 1:
-            return self._softmax.change(delta_TBP, reach=reach)
+            return self._softmax.change(delta_TBP)
         delta_TBCK = delta_TBP.view(*delta_TBP.shape[:2], -1, self._K)
         we_TBCK = torch.expm1(delta_TBCK / self._gamma).mul_(self._w_BCK)
         total_TBC = we_TBCK.sum(dim=3)
         moved_TBC = torch.linalg.vecdot(we_TBCK, self._above_BCK)
         moved_TBC += torch.linalg.vecdot(we_TBCK.add_(self._w_BCK), delta_TBCK)
-        # A similarity moves by more than the cosines do: weights move towards the larger ones.
         return self._softmax.change(moved_TBC.div_(total_TBC.add_(1)))

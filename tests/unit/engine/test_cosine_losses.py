@@ -131,12 +131,15 @@ def test_thetas_are_worked_on_together(loss: CosineLoss, draw: Draw) -> None:
     torch.testing.assert_close(state.change(delta_TBP.clone()), torch.stack(alone), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("size", [1e-6, 1e-3, 1e-1])
-def test_a_reach_changes_nothing(loss: CosineLoss, draw: Draw, size: float) -> None:
-    state = loss.at(cosines(draw(B, D), loss), torch.arange(B) % C)
-    delta_TBP = size * draw(2, B, len(loss.representatives_PD)).clamp(-1, 1)
-    found_TB = state.change(delta_TBP.clone(), reach=size)
-    torch.testing.assert_close(found_TB, state.change(delta_TBP.clone()), rtol=1e-9, atol=1e-15)
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1.0])
+def test_thetas_do_not_depend_on_which_come_together(loss: CosineLoss, draw: Draw, size: float) -> None:
+    labels_B, cosine_BP = torch.arange(B) % C, cosines(draw(B, D), loss)
+    state = loss.at(cosine_BP.clone(), labels_B)
+    sizes_T = torch.tensor([size, 1e-5 * size, 10 * size], dtype=torch.float64)
+    delta_TBP = (sizes_T[:, None, None] * draw(3, *cosine_BP.shape)).clamp(-1 - cosine_BP, 1 - cosine_BP)
+    together_TB = state.change(delta_TBP.clone())
+    for delta_BP, wanted_B in zip(delta_TBP, together_TB, strict=True):
+        assert torch.equal(state.change(delta_BP[None].clone())[0], wanted_B)
 
 
 EDGE = -math.cos(math.radians(28.6))  # cosine of the angle pi - margin

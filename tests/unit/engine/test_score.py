@@ -129,14 +129,14 @@ def test_neither_budget_nor_threads_change_a_bit(config: InfluenceConfig, dtype:
     data = toy(train=700, test=120, features=33, dim=17, classes=30)
     queries = queries_of(data)
     assert len(queries) > 64  # more than a group
-    sizes = Sizes.of(data.head, data.proxy_nca, config, dtype=dtype)
-    least = sizes.least_bytes(samples=700, most_rows=10)
     wanted = scores_of(data, config, dtype=dtype)
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            small = scores_of(data, config, dtype=dtype, memory_bytes=2 * least)
+            sizes = Sizes.of(data.head, data.proxy_nca, config, dtype=dtype)
+            few = sizes.bytes_for(7, samples=700, most_rows=10)
+            small = scores_of(data, config, dtype=dtype, memory_bytes=few)
             assert torch.equal(small, wanted)
     finally:
         torch.set_num_threads(before)
