@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.progress import track
 from torch import nn
 
 from eif_engine.cases import Case, load_case
+from eif_engine.cli.output import write_arrays
 from eif_engine.cli.score_options import add_options, influence_config, method_config, scope_pattern
 from eif_engine.config import QueryKind
 from eif_engine.errors import InvalidInput, LabelUnknown
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         ]
     scores = collect(ranking(case, queries, args), queries=len(queries), samples=len(case.train_labels_N))
     rows = [(pair.row, pair.neighbor) for query in queries for pair in query.pairs]
-    _write(args.out, np.array(rows, dtype=np.int64).reshape(-1, 2), scores)
+    write_arrays(args.out, {"pairs": np.array(rows, dtype=np.int64).reshape(-1, 2), "scores": scores})
     print(f"{args.out}: {scores.shape[0]} x {scores.shape[1]} scores")
     return 0
 
@@ -154,16 +154,3 @@ def collect(ranked: Iterator[tuple[Query, NDArray[np.float64]]], *, queries: int
     for row, (_, scores_N) in enumerate(shown):
         scores[row] = scores_N
     return scores
-
-
-def _write(path: Path, pairs: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
-    """Write the result whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, pairs=pairs, scores=scores)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput(f"{path}: cannot be written: {error.strerror}", uri=str(path)) from error
-    sys.stdout.flush()

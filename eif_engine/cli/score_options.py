@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="added to the curvature, in shares of its mean eigenvalue (default 0.1; 0.01 for --metric kfac)",
     )
-    _add_steps(parser.add_argument_group("how far eif moves the model"))
+    add_steps(parser.add_argument_group("how far eif moves the model"))
 
 
 def influence_config(args: argparse.Namespace) -> InfluenceConfig:
@@ -81,7 +81,7 @@ def scope_pattern(args: argparse.Namespace) -> str | None:
     return ALL if args.scope == "all" else str(args.scope)
 
 
-def _add_steps(group: argparse._ArgumentGroup) -> None:
+def add_steps(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--radius", type=float, metavar="R", help="length of the way (default 1.0)")
     group.add_argument("--unit-steps", type=int, metavar="S", help="the way in S steps, each newly aimed (default 1)")
     group.add_argument("--steps", type=int, metavar="S", help="plain gradient steps, as published, instead")
