@@ -11,9 +11,11 @@ from services.client.specs import (
     Artifact,
     Device,
     Distance,
+    FirstOrder,
     HarmfulSamples,
     Influence,
     JobOptions,
+    Metric,
     NeighborSpace,
     PublishedSteps,
     Queries,
@@ -21,6 +23,7 @@ from services.client.specs import (
     RankOrder,
     RunOptions,
     Table,
+    UnitSteps,
     VoteRule,
 )
 
@@ -34,6 +37,7 @@ _DISTANCES = {
     Distance.EUCLIDEAN: job_pb2.DISTANCE_EUCLIDEAN,
     Distance.COSINE: job_pb2.DISTANCE_COSINE,
 }
+_METRICS = {Metric.IDENTITY: job_pb2.METRIC_IDENTITY, Metric.KFAC: job_pb2.METRIC_KFAC}
 _DEVICES = {
     Device.AUTO: job_pb2.DEVICE_UNSPECIFIED,
     Device.CPU: job_pb2.DEVICE_CPU,
@@ -152,12 +156,18 @@ def _influence(options: Influence) -> job_pb2.InfluenceOptions:
         num_thetas=options.num_thetas,
         skip_normalization=not options.normalize,
         distance=_DISTANCES[options.distance],
+        metric=_METRICS[options.metric],
+        damping=options.damping or 0.0,
     )
-    if isinstance(options.step, PublishedSteps):
-        message.published.steps = options.step.steps
-        message.published.learning_rate = options.step.learning_rate
-    else:
-        message.radius = options.step
+    match options.step:
+        case PublishedSteps(steps=steps, learning_rate=learning_rate):
+            message.published.MergeFrom(job_pb2.PublishedSteps(steps=steps, learning_rate=learning_rate))
+        case UnitSteps(radius=radius, steps=steps):
+            message.unit_steps.MergeFrom(job_pb2.UnitSteps(radius=radius, steps=steps))
+        case FirstOrder(radius=radius):
+            message.first_order.MergeFrom(job_pb2.FirstOrder(radius=radius))
+        case radius:
+            message.radius = radius
     return message
 
 

@@ -26,6 +26,13 @@ class Distance(StrEnum):
     COSINE = "cosine"
 
 
+class Metric(StrEnum):
+    """In which metric a direction is steepest: of the weight itself, or of the curvature of the loss."""
+
+    IDENTITY = "identity"
+    KFAC = "kfac"
+
+
 class NeighborSpace(StrEnum):
     """Where neighbours are looked for."""
 
@@ -98,20 +105,39 @@ class PublishedSteps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitSteps:
+    """Several steps whose lengths add up to the radius, each newly aimed."""
+
+    radius: float = 1.0
+    steps: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder:
+    """The limit of a short step, scaled to the radius: many times faster, for screening."""
+
+    radius: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Influence:
     """How influence is computed (EIF, eq. 6).
 
     Attributes:
-        step: Length of the one step along the gradient, or the published stepping.
+        step: Length of the one step along the gradient, or another stepping.
         num_thetas: 1 is the ascent, 2 adds the descent, more add random orthogonal directions.
         normalize: Divide by |theta - theta_0|, as eq. 6 does and the published code does not.
         distance: Distance of a pair.
+        metric: In which metric the direction is steepest; not for published steps.
+        damping: Of the curvature, in shares of its mean eigenvalue; None means the server's default. KFAC only.
     """
 
-    step: float | PublishedSteps = 1.0
+    step: float | UnitSteps | FirstOrder | PublishedSteps = 1.0
     num_thetas: int = 2
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN
+    metric: Metric = Metric.IDENTITY
+    damping: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from eif.influence.v1 import job_pb2, results_pb2
 
-from eif_engine.config import Distance, NeighborSpace, QueryKind, VoteRule
+from eif_engine.config import Distance, Metric, NeighborSpace, QueryKind, VoteRule
 from services.influence.job import JobState
 from services.influence.names import invalid
 from services.influence.spec import Device
@@ -43,6 +43,13 @@ KINDS = EnumMap(
         job_pb2.QuerySelection.KIND_CONFUSION_PAIRS: QueryKind.CONFUSION_PAIRS,
         job_pb2.QuerySelection.KIND_MIS_SIMILAR_PAIRS: QueryKind.MIS_SIMILAR_PAIRS,
         job_pb2.QuerySelection.KIND_CONFUSION_GROUPS: QueryKind.CONFUSION_GROUPS,
+    }
+)
+METRICS = EnumMap(
+    {
+        job_pb2.METRIC_UNSPECIFIED: Metric.IDENTITY,
+        job_pb2.METRIC_IDENTITY: Metric.IDENTITY,
+        job_pb2.METRIC_KFAC: Metric.KFAC,
     }
 )
 DISTANCES = EnumMap(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eif_engine.config import Distance, NeighborSpace, QueryKind, VoteRule
+from eif_engine.config import Distance, Metric, NeighborSpace, QueryKind, VoteRule
 
 DEFAULT_TOP_K = 100
 DEFAULT_MAX_QUARANTINED_FRACTION = 0.01
@@ -73,6 +73,21 @@ class UnitStepOptions(Frozen):
     radius: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
+class UnitStepsOptions(Frozen):
+    """Several steps whose lengths add up to the radius, each newly aimed."""
+
+    kind: Literal["unit_steps"] = "unit_steps"
+    radius: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    steps: int = Field(default=20, ge=1, le=10_000)
+
+
+class FirstOrderOptions(Frozen):
+    """The limit of a short step, scaled to the radius."""
+
+    kind: Literal["first_order"] = "first_order"
+    radius: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
 class PublishedStepsOptions(Frozen):
     """Plain gradient steps."""
 
@@ -84,17 +99,27 @@ class PublishedStepsOptions(Frozen):
 class InfluenceOptions(Frozen):
     """How influence is computed."""
 
-    step: Annotated[UnitStepOptions | PublishedStepsOptions, Field(discriminator="kind")] = UnitStepOptions()
+    step: Annotated[
+        UnitStepOptions | UnitStepsOptions | FirstOrderOptions | PublishedStepsOptions, Field(discriminator="kind")
+    ] = UnitStepOptions()
     num_thetas: int = Field(default=2, ge=1, le=64)
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN
+    metric: Metric = Metric.IDENTITY
+    damping: float = Field(default=0.01, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _random_thetas_need_a_unit_step(self) -> InfluenceOptions:
-        if self.num_thetas > 2 and isinstance(self.step, PublishedStepsOptions):
+        if self.num_thetas > 2 and not isinstance(self.step, UnitStepOptions):
             raise ValueError(
-                "influence.num_thetas above 2 needs influence.radius: random directions have no published stepping"
+                "influence.num_thetas above 2 needs influence.radius: random directions are single unit steps"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _published_steps_are_plain(self) -> InfluenceOptions:
+        if self.metric is not Metric.IDENTITY and isinstance(self.step, PublishedStepsOptions):
+            raise ValueError("influence.metric excludes influence.published, whose steps are plain gradient steps")
         return self
 
 

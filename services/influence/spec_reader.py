@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from pydantic import TypeAdapter, ValidationError
 
 from services.common.errors import ServiceError
-from services.influence.enum_maps import DEVICES, DISTANCES, KINDS, SPACES, VOTES
+from services.influence.enum_maps import DEVICES, DISTANCES, KINDS, METRICS, SPACES, VOTES
 from services.influence.names import invalid
 from services.influence.spec import JobSpec
 
@@ -73,6 +73,8 @@ def _influence(options: job_pb2.InfluenceOptions) -> Values:
         **_unless_zero(num_thetas=options.num_thetas),
         "normalize": not options.skip_normalization,
         "distance": DISTANCES.read(options.distance, f"{_FIELD}.rank.influence.distance"),
+        "metric": METRICS.read(options.metric, f"{_FIELD}.rank.influence.metric"),
+        **_unless_zero(damping=options.damping),
     }
 
 
@@ -80,6 +82,11 @@ def _step(options: job_pb2.InfluenceOptions) -> Values:
     match options.WhichOneof("step"):
         case "radius":
             return {"step": {"kind": "unit", "radius": options.radius}}
+        case "unit_steps":
+            way = options.unit_steps
+            return {"step": {"kind": "unit_steps", **_unless_zero(radius=way.radius, steps=way.steps)}}
+        case "first_order":
+            return {"step": {"kind": "first_order", **_unless_zero(radius=options.first_order.radius)}}
         case "published":
             steps = options.published
             return {

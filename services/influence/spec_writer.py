@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from eif.influence.v1 import job_pb2
 
-from services.influence.enum_maps import DEVICES, DISTANCES, KINDS, SPACES, VOTES
+from eif_engine.config import Metric
+from services.influence.enum_maps import DEVICES, DISTANCES, KINDS, METRICS, SPACES, VOTES
 from services.influence.spec import (
     Artifact,
+    FirstOrderOptions,
     InfluenceOptions,
     PublishedStepsOptions,
     QuerySelection,
@@ -14,6 +16,8 @@ from services.influence.spec import (
     RelabelSpec,
     RunOptions,
     SampleSelection,
+    UnitStepOptions,
+    UnitStepsOptions,
 )
 
 
@@ -65,12 +69,18 @@ def _influence(options: InfluenceOptions) -> job_pb2.InfluenceOptions:
         num_thetas=options.num_thetas,
         skip_normalization=not options.normalize,
         distance=DISTANCES.write(options.distance),
+        metric=METRICS.write(options.metric),
+        damping=options.damping if options.metric is Metric.KFAC else 0.0,
     )
-    if isinstance(options.step, PublishedStepsOptions):
-        written.published.steps = options.step.steps
-        written.published.learning_rate = options.step.learning_rate
-    else:
-        written.radius = options.step.radius
+    match options.step:
+        case PublishedStepsOptions(steps=steps, learning_rate=learning_rate):
+            written.published.MergeFrom(job_pb2.PublishedSteps(steps=steps, learning_rate=learning_rate))
+        case UnitStepsOptions(radius=radius, steps=steps):
+            written.unit_steps.MergeFrom(job_pb2.UnitSteps(radius=radius, steps=steps))
+        case FirstOrderOptions(radius=radius):
+            written.first_order.MergeFrom(job_pb2.FirstOrder(radius=radius))
+        case UnitStepOptions(radius=radius):
+            written.radius = radius
     return written
 
 

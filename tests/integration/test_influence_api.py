@@ -58,6 +58,18 @@ async def test_the_defaults_that_hold_are_written_out(influence: Influence) -> N
     assert created.output_uri_prefix == f"file://{influence.root}/results"
 
 
+async def test_ways_of_theta_are_written_out_with_their_defaults(influence: Influence) -> None:
+    job = influence.rank_job(SUCCEED)
+    job.rank.influence.unit_steps.SetInParent()
+    job.rank.influence.metric = job_pb2.METRIC_KFAC
+    created = await influence.create(job, validate_only=True)
+    options = created.rank.influence
+    assert (options.unit_steps.radius, options.unit_steps.steps) == (1.0, 20)
+    assert (options.metric, options.damping) == (job_pb2.METRIC_KFAC, 0.01)
+    job.rank.influence.first_order.SetInParent()
+    assert (await influence.create(job, validate_only=True)).rank.influence.first_order.radius == 1.0
+
+
 async def test_what_only_the_server_sets_is_cleared_and_not_refused(influence: Influence) -> None:
     job = influence.rank_job(
         SUCCEED,

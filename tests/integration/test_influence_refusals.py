@@ -99,6 +99,46 @@ BAD_JOBS: list[tuple[str, Change, str, str]] = [
         "influence_job.rank.influence",
     ),
     (
+        "thetas of several steps",
+        lambda job: job.rank.influence.MergeFrom(
+            job_pb2.InfluenceOptions(num_thetas=3, unit_steps=job_pb2.UnitSteps())
+        ),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence",
+    ),
+    (
+        "unit steps",
+        lambda job: setattr(job.rank.influence.unit_steps, "steps", 10_001),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence.unit_steps.steps",
+    ),
+    (
+        "first order",
+        lambda job: setattr(job.rank.influence.first_order, "radius", -1.0),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence.first_order.radius",
+    ),
+    (
+        "metric of published steps",
+        lambda job: job.rank.influence.MergeFrom(
+            job_pb2.InfluenceOptions(metric=job_pb2.METRIC_KFAC, published=job_pb2.PublishedSteps())
+        ),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence",
+    ),
+    (
+        "metric",
+        lambda job: setattr(job.rank.influence, "metric", 9),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence.metric",
+    ),
+    (
+        "damping",
+        lambda job: setattr(job.rank.influence, "damping", -0.5),
+        "ARGUMENT_INVALID",
+        "influence_job.rank.influence.damping",
+    ),
+    (
         "distance",
         lambda job: setattr(job.rank.influence, "distance", 9),
         "ARGUMENT_INVALID",

@@ -12,7 +12,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from eif_engine.config import InfluenceConfig, NeighborSpace, QueryKind, RelabelConfig
+from eif_engine.config import (
+    FirstOrder,
+    InfluenceConfig,
+    Metric,
+    NeighborSpace,
+    PublishedSteps,
+    QueryKind,
+    RelabelConfig,
+    UnitStep,
+)
 from eif_engine.data.images import decode_image
 from eif_engine.jobs.queries import confusions, pair_query
 from eif_engine.jobs.rank import order, rank
@@ -28,13 +37,17 @@ from services.influence.result_manifest import ResultManifest
 from services.influence.spec import (
     Artifact,
     Device,
+    FirstOrderOptions,
     HarmfulSamples,
+    InfluenceOptions,
+    PublishedStepsOptions,
     QuerySelection,
     RankSpec,
     RelabelSpec,
     RunOptions,
     SamplePair,
     SampleSelection,
+    UnitStepsOptions,
 )
 from services.influence.worker.cancellation import Cancellation
 from tests.job_world import CLASSES, SETTINGS, JobWorld, Result
@@ -94,7 +107,12 @@ def ids_of(split: str, count: int) -> list[str]:
     return [f"{split}-{number:04d}" for number in range(count)]
 
 
-def expected_scores(world: JobWorld, train: int, test: int) -> dict[str, NDArray[np.float64]]:
+DEFAULT = InfluenceConfig()
+
+
+def expected_scores(
+    world: JobWorld, train: int, test: int, config: InfluenceConfig = DEFAULT
+) -> dict[str, NDArray[np.float64]]:
     """Scores by query id, straight from the engine."""
     model = local_model(world)
     test_MF = features_of(world, model, "test")
@@ -109,9 +127,33 @@ def expected_scores(world: JobWorld, train: int, test: int) -> dict[str, NDArray
         train_labels_N=labels,
         test_features_MF=test_MF,
         queries=[pair_query(pair, ids_of("test", test), QueryKind.CONFUSION_PAIRS) for pair in pairs],
-        config=InfluenceConfig(),
+        config=config,
     )
     return {query.query_id: scores for query, scores in found}
+
+
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [
+        (
+            InfluenceOptions(step=UnitStepsOptions(radius=0.6, steps=5), metric=Metric.KFAC, damping=0.1),
+            InfluenceConfig(step=UnitStep(radius=0.6, steps=5), metric=Metric.KFAC, damping=0.1),
+        ),
+        (InfluenceOptions(step=FirstOrderOptions(radius=0.5)), InfluenceConfig(step=FirstOrder(radius=0.5))),
+        (
+            InfluenceOptions(step=PublishedStepsOptions(steps=3, learning_rate=0.1), normalize=False),
+            InfluenceConfig(step=PublishedSteps(steps=3, learning_rate=0.1), normalize=False),
+        ),
+    ],
+    ids=["kfac-steps", "first-order", "published"],
+)
+def test_ways_of_theta_reach_the_engine(world: JobWorld, options: InfluenceOptions, config: InfluenceConfig) -> None:
+    result = ranked(world, world.rank_spec(train=30, test=18, influence=options))
+    ids = ids_of("train", 30)
+    for query_id, scores in expected_scores(world, 30, 18, config).items():
+        rows, places = result.ranking(query_id), order(scores, ids)
+        assert [row["sample_id"] for row in rows] == [ids[place] for place in places]
+        assert [row["score"] for row in rows] == pytest.approx(scores[places], rel=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [3, 100])

@@ -8,7 +8,17 @@ from services.client.cli.choices import choice_option
 from services.client.cli.options import POSITIVE, examples
 from services.client.cli.submission import DIGEST_HELP, Submit, job_options
 from services.client.cli.uris import to_uri
-from services.client.specs import Artifact, Distance, Influence, PublishedSteps, Queries, QueryKind
+from services.client.specs import (
+    Artifact,
+    Distance,
+    FirstOrder,
+    Influence,
+    Metric,
+    PublishedSteps,
+    Queries,
+    QueryKind,
+    UnitSteps,
+)
 
 
 @click.command(
@@ -35,6 +45,12 @@ from services.client.specs import Artifact, Distance, Influence, PublishedSteps,
 @click.option("--class", "classes", multiple=True, metavar="LABEL", help="Only confusions of this label.")
 @click.option("--top-k", type=POSITIVE, metavar="N", help="Samples kept of each query's ends; 100 by default.")
 @click.option("--radius", type=float, metavar="X", help="Length of the step of theta; 1 by default. Excludes --steps.")
+@click.option("--unit-steps", type=POSITIVE, metavar="N", help="Go that length in N steps, each newly aimed.")
+@click.option("--first-order", is_flag=True, help="Take the limit of a short step: many times faster, for screening.")
+@choice_option(
+    "--metric", kind=Metric, default=Metric.IDENTITY, help="What is steepest: by the gradient, or by the curvature too."
+)
+@click.option("--damping", type=float, metavar="X", help="Of the curvature of --metric kfac; 0.01 by default.")
 @click.option("--steps", type=POSITIVE, metavar="N", help="Step as the published code does, so often.")
 @click.option("--lr", type=float, metavar="X", help="Step size of --steps; 0.001 by default.")
 @click.option("--thetas", type=POSITIVE, metavar="N", default=2, show_default=True, help="Models compared.")
@@ -55,6 +71,10 @@ def rank(
     classes: tuple[str, ...],
     top_k: int | None,
     radius: float | None,
+    unit_steps: int | None,
+    first_order: bool,
+    metric: Metric,
+    damping: float | None,
     steps: int | None,
     lr: float | None,
     thetas: int,
@@ -72,17 +92,40 @@ def rank(
         "test": Artifact(uri=to_uri(test), sha256=test_sha256),
     }
     queries = Queries(kind=kind, max_queries=max_queries, pairs=pairs, classes=classes)
-    influence = Influence(step=_step(radius, steps, lr), num_thetas=thetas, normalize=normalize, distance=distance)
+    if damping is not None and metric is not Metric.KFAC:
+        raise click.UsageError("--damping goes with --metric kfac")
+    if unit_steps is not None and first_order:
+        raise click.UsageError("--unit-steps and --first-order exclude each other")
+    influence = Influence(
+        step=_published(steps, lr, radius, unit_steps, first_order=first_order)
+        or _unit(radius, unit_steps, first_order=first_order),
+        num_thetas=thetas,
+        normalize=normalize,
+        distance=distance,
+        metric=metric,
+        damping=damping,
+    )
     return lambda client, run, options: client.rank(
         **artifacts, queries=queries, influence=influence, top_k=top_k, run=run, options=options
     )
 
 
-def _step(radius: float | None, steps: int | None, lr: float | None) -> float | PublishedSteps:
+def _unit(radius: float | None, steps: int | None, *, first_order: bool) -> float | UnitSteps | FirstOrder:
+    length = 1.0 if radius is None else radius
+    if first_order:
+        return FirstOrder(radius=length)
+    return length if steps is None else UnitSteps(radius=length, steps=steps)
+
+
+def _published(
+    steps: int | None, lr: float | None, radius: float | None, unit_steps: int | None, *, first_order: bool
+) -> PublishedSteps | None:
     if steps is None:
         if lr is not None:
             raise click.UsageError("--lr goes with --steps")
-        return 1.0 if radius is None else radius
+        return None
     if radius is not None:
         raise click.UsageError("--radius and --steps exclude each other")
+    if unit_steps is not None or first_order:
+        raise click.UsageError("--steps excludes --unit-steps and --first-order")
     return PublishedSteps(steps=steps, learning_rate=1e-3 if lr is None else lr)

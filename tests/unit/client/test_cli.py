@@ -104,6 +104,9 @@ class Server(ScriptedServer):
                 await context.write(chunk)
 
 
+RANK = ["rank", "--model", "s3://b/m", "--train", "s3://b/t", "--test", "s3://b/v"]
+
+
 @pytest.fixture
 def server(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     assert cli is not None
@@ -378,6 +381,9 @@ def test_stream_of_a_relabel_job(cli: Cli, server: Server) -> None:
             ["rank", "--model", "s3://b/m", "--train", "s3://b/t", "--test", "s3://b/v", "--label", "x"],
             "give KEY=VALUE",
         ),
+        ([*RANK, "--steps", "1", "--first-order"], "--steps excludes --unit-steps and --first-order"),
+        ([*RANK, "--unit-steps", "2", "--first-order"], "--unit-steps and --first-order exclude each other"),
+        ([*RANK, "--damping", "0.1"], "--damping goes with --metric kfac"),
         (["relabel", "--train", "s3://b/t"], "give --model, or --index"),
         (
             ["relabel", "--train", "s3://b/t", "--index", "i", "--count", "3"],

@@ -19,15 +19,18 @@ from services.client.specs import (
     Artifact,
     Device,
     Distance,
+    FirstOrder,
     HarmfulSamples,
     Influence,
     JobOptions,
+    Metric,
     NeighborSpace,
     PublishedSteps,
     Queries,
     QueryKind,
     RunOptions,
     Table,
+    UnitSteps,
     VoteRule,
 )
 from tests.scripted_server import Context, Handler, ScriptedServer, refuse
@@ -65,6 +68,25 @@ def test_a_rank_job_with_defaults() -> None:
     assert job.state is JobState.PENDING
     assert job.create_time == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert job.end_time is None
+
+
+@pytest.mark.parametrize(
+    ("influence", "wanted"),
+    [
+        (
+            Influence(step=UnitSteps(radius=0.6, steps=20), metric=Metric.KFAC, damping=0.1),
+            {"unit_steps": job_pb2.UnitSteps(radius=0.6, steps=20), "metric": job_pb2.METRIC_KFAC, "damping": 0.1},
+        ),
+        (Influence(step=FirstOrder()), {"first_order": job_pb2.FirstOrder(radius=1.0)}),
+        (Influence(step=2.0), {"radius": 2.0}),
+    ],
+)
+def test_ways_of_theta(influence: Influence, wanted: dict[str, Any]) -> None:
+    with serve(CreateInfluenceJob=echo) as server, InfluenceClient(server.target) as client:
+        client.rank(model="s3://b/m", train="s3://b/t", test="s3://b/v", influence=influence)
+    (request,) = server.requests("CreateInfluenceJob")
+    defaults = {"num_thetas": 2, "distance": job_pb2.DISTANCE_SQUARED_EUCLIDEAN, "metric": job_pb2.METRIC_IDENTITY}
+    assert request.influence_job.rank.influence == job_pb2.InfluenceOptions(**(defaults | wanted))
 
 
 def test_a_rank_job_with_everything() -> None:

@@ -62,6 +62,30 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 6
 """Terminal: cancelled, there are no results."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
+class _Metric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    """The same as METRIC_IDENTITY."""
+    METRIC_IDENTITY: _Metric.ValueType  # 1
+    """The gradient itself, as published."""
+    METRIC_KFAC: _Metric.ValueType  # 2
+    """The gradient preconditioned by the Kronecker-factored curvature of the loss."""
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+    """Metrics of the weight of the last layer."""
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+"""The same as METRIC_IDENTITY."""
+METRIC_IDENTITY: Metric.ValueType  # 1
+"""The gradient itself, as published."""
+METRIC_KFAC: Metric.ValueType  # 2
+"""The gradient preconditioned by the Kronecker-factored curvature of the loss."""
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
 class _Distance:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -639,9 +663,13 @@ class InfluenceOptions(_message.Message):
 
     RADIUS_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
+    UNIT_STEPS_FIELD_NUMBER: _builtins.int
+    FIRST_ORDER_FIELD_NUMBER: _builtins.int
     NUM_THETAS_FIELD_NUMBER: _builtins.int
     SKIP_NORMALIZATION_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    DAMPING_FIELD_NUMBER: _builtins.int
     radius: _builtins.float
     """One step of this length along the gradient, on the sphere around theta_0. This with 1.0, the unit step, is the default."""
     num_thetas: _builtins.int
@@ -650,28 +678,92 @@ class InfluenceOptions(_message.Message):
     """Leave out the division by |theta - theta_0| of eq. 6, as the published code does."""
     distance: Global___Distance.ValueType
     """The distance of a pair."""
+    metric: Global___Metric.ValueType
+    """The metric in which a direction is steepest. Not with `published`, whose steps are plain."""
+    damping: _builtins.float
+    """Added to the curvature, in shares of its mean eigenvalue; METRIC_KFAC only. 0 means 0.01."""
     @_builtins.property
     def published(self) -> Global___PublishedSteps:
         """As published: plain gradient steps, stopping when the distance has changed by 1."""
+
+    @_builtins.property
+    def unit_steps(self) -> Global___UnitSteps:
+        """Several steps on the sphere, the direction taken anew at each."""
+
+    @_builtins.property
+    def first_order(self) -> Global___FirstOrder:
+        """The limit of a short step: no loss is computed anew. Many times faster; for screening."""
 
     def __init__(
         self,
         *,
         radius: _builtins.float = ...,
         published: Global___PublishedSteps | None = ...,
+        unit_steps: Global___UnitSteps | None = ...,
+        first_order: Global___FirstOrder | None = ...,
         num_thetas: _builtins.int = ...,
         skip_normalization: _builtins.bool = ...,
         distance: Global___Distance.ValueType = ...,
+        metric: Global___Metric.ValueType = ...,
+        damping: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["published", b"published", "radius", b"radius", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_order", b"first_order", "published", b"published", "radius", b"radius", "step", b"step", "unit_steps", b"unit_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "num_thetas", b"num_thetas", "published", b"published", "radius", b"radius", "skip_normalization", b"skip_normalization", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damping", b"damping", "distance", b"distance", "first_order", b"first_order", "metric", b"metric", "num_thetas", b"num_thetas", "published", b"published", "radius", b"radius", "skip_normalization", b"skip_normalization", "step", b"step", "unit_steps", b"unit_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["radius", "published"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["radius", "published", "unit_steps", "first_order"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
 Global___InfluenceOptions: _TypeAlias = InfluenceOptions  # noqa: Y015
+
+@_typing.final
+class UnitSteps(_message.Message):
+    """Steps on the sphere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RADIUS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    radius: _builtins.float
+    """The sum of their lengths; 0 means 1."""
+    steps: _builtins.int
+    """Number of steps, at most 10000; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        radius: _builtins.float = ...,
+        steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["radius", b"radius", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnitSteps: _TypeAlias = UnitSteps  # noqa: Y015
+
+@_typing.final
+class FirstOrder(_message.Message):
+    """The first-order limit of influence, scaled to a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RADIUS_FIELD_NUMBER: _builtins.int
+    radius: _builtins.float
+    """Length of the step; 0 means 1."""
+    def __init__(
+        self,
+        *,
+        radius: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["radius", b"radius"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FirstOrder: _TypeAlias = FirstOrder  # noqa: Y015
 
 @_typing.final
 class PublishedSteps(_message.Message):
