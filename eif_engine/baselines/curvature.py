@@ -87,8 +87,8 @@ class _Batches:
     rows: int
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for _, block in self.data.blocks(self.rows):
-            yield {"features": block.x_BF, "labels": block.labels_B}, block.labels_B
+        for _, x_BF, labels_B in self.data.samples(self.rows):
+            yield {"features": x_BF, "labels": labels_B}, labels_B
 
 
 @dataclass(frozen=True)

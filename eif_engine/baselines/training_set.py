@@ -58,13 +58,18 @@ class TrainingSet:
         """Values that the loss keeps of a sample: one a class, or one a centre."""
         return len(self.loss.representatives_PD) if isinstance(self.loss, CosineLoss) else self.loss.num_classes
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, Block]]:
-        """All samples in order, `size` at a time."""
+    def samples(self, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Features x_BF and labels (B,) of all samples in order, `size` at a time."""
         weight_DF = self.head.weight_DF
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
             x_BF = self.features[rows].to(weight_DF.device, weight_DF.dtype)
-            yield rows, Block(x_BF, self.head.embed(x_BF), self.labels_N[rows].to(weight_DF.device))
+            yield rows, x_BF, self.labels_N[rows].to(weight_DF.device)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Block]]:
+        """The same with their embeddings."""
+        for rows, x_BF, labels_B in self.samples(size):
+            yield rows, Block(x_BF, self.head.embed(x_BF), labels_B)
 
 
 def output_gradients(loss: ProxyLoss, block: Block) -> Tensor:

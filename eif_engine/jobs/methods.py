@@ -135,6 +135,8 @@ def _influence(
 
 
 def _inverse(method: Method, data: TrainingSet, settings: MethodConfig) -> Inverse:
+    if len(data) == 0:
+        return lambda v_QDF: v_QDF
     if method is Method.IF_CG:
         return cg_inverse(data, settings)
     if method is Method.IF_EKFAC:

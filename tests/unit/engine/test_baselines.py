@@ -257,6 +257,18 @@ def test_no_queries_no_scores(method: Method) -> None:
     assert scores_of(method, toy(), []).shape == (0,)
 
 
+@pytest.mark.parametrize("method", BASELINES)
+def test_no_training_samples_no_scores(method: Method) -> None:
+    assert scores_of(method, toy(train=0), [PAIR, GROUP]).shape == (2, 0)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_scores_do_not_depend_on_the_caller_s_gradient_mode(method: Method) -> None:
+    expected_QN = scores_of(method, toy(), [PAIR])
+    with torch.no_grad():
+        np.testing.assert_array_equal(scores_of(method, toy(), [PAIR]), expected_QN)
+
+
 @pytest.mark.parametrize("method", [Method.LOSS, Method.GRADIENT_NORM])
 def test_methods_that_know_no_query_give_each_the_same(method: Method) -> None:
     first_N, second_N = scores_of(method, toy(), [PAIR, GROUP])
@@ -292,6 +304,17 @@ def test_logits_give_the_loss(loss: ProxyLoss) -> None:
     z_ND, labels_N = data.head.embed(data.train_NF), data.train_labels_N
     found_N = F.cross_entropy(softmax_logits(loss, z_ND, labels_N), labels_N, reduction="none")
     torch.testing.assert_close(found_N, loss.per_sample(z_ND, labels_N), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_gpu_gives_the_same_scores(method: Method) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    config = MethodConfig(fisher=Fisher.EXACT, tolerance=1e-10)
+    expected_QN = scores_of(method, toy(), [PAIR, GROUP], method_config=config)
+    found_QN = scores_of(method, toy(), [PAIR, GROUP], method_config=config, device="cuda")
+    np.testing.assert_allclose(found_QN, expected_QN, rtol=1e-6, atol=1e-8)
 
 
 @dataclass(frozen=True)
