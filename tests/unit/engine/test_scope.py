@@ -29,7 +29,7 @@ from tests.toy import Toy, toy
 
 PAIR, GROUP = [(0, 5)], [(0, 5), (1, 7), (3, 4)]
 CONFIGS: dict[str, InfluenceConfig] = {
-    "unit": InfluenceConfig(),
+    "unit": InfluenceConfig(step=UnitStep()),
     "short-one": InfluenceConfig(step=UnitStep(radius=0.05), num_thetas=1, normalize=False),
     "anew-at-each-step": InfluenceConfig(step=UnitStep(radius=0.5, steps=4)),
     "random": InfluenceConfig(step=UnitStep(radius=0.5), num_thetas=5, seed=3),
@@ -37,7 +37,7 @@ CONFIGS: dict[str, InfluenceConfig] = {
     "published-that-stops": InfluenceConfig(step=PublishedSteps(steps=60, learning_rate=0.9)),
     "first-order": InfluenceConfig(step=FirstOrder(radius=0.3)),
     "first-order-product": InfluenceConfig(step=FirstOrder(radius=0.3), normalize=False),
-    "cosine": InfluenceConfig(distance=Distance.COSINE),
+    "cosine": InfluenceConfig(step=UnitStep(), distance=Distance.COSINE),
 }
 
 
