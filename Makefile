@@ -58,7 +58,7 @@ PEERS_LIST := tests/benchmarks/paper/peers.txt
 .PHONY: paper
 paper: DATA = ../shared/data
 paper: setup $(PEERS)/.installed ## Measure what the paper measures, into docs/results [DATA=<omniglot folder>] [IMAGES=<a folder a class>] [SEEDS=3]
-	@$(BIN)/python -m tests.benchmarks.paper --data '$(DATA)' --seeds $(SEEDS) --pairs $(PAIRS) --groups $(GROUPS) \
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.paper --data '$(DATA)' --seeds $(SEEDS) --pairs $(PAIRS) --groups $(GROUPS) \
 		--network-pairs $(NETWORK_PAIRS) --peers $(PEERS)/bin/python \
 		$(if $(IMAGES),--images '$(IMAGES)' --backbone '$(BACKBONE)')
 

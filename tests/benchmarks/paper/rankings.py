@@ -32,11 +32,11 @@ def influence_configs(case: Case) -> dict[str, InfluenceConfig]:
     norm = float(case.head.weight_DF.norm())
     return {
         PUBLISHED: InfluenceConfig(step=PublishedSteps(steps=50, learning_rate=1e-3), num_thetas=1, normalize=False),
-        UNIT: InfluenceConfig(),
+        UNIT: InfluenceConfig(step=UnitStep(radius=1.0)),
         SHORT: InfluenceConfig(step=UnitStep(radius=0.2, steps=20)),
         LONG: InfluenceConfig(step=UnitStep(radius=0.2 * norm, steps=20)),
-        KFAC: InfluenceConfig(metric=Metric.KFAC),
-        KFAC_STEPS: InfluenceConfig(metric=Metric.KFAC, step=UnitStep(radius=0.6 * norm, steps=20)),
+        KFAC: InfluenceConfig(metric=Metric.KFAC, damping=0.01, step=UnitStep(radius=1.0)),
+        KFAC_STEPS: InfluenceConfig(metric=Metric.KFAC, damping=0.01, step=UnitStep(radius=0.6 * norm, steps=20)),
         KFAC_DAMPED: InfluenceConfig(metric=Metric.KFAC, damping=10.0, step=UnitStep(radius=0.2 * norm, steps=20)),
         GRADIENTS: InfluenceConfig(step=FirstOrder()),
     }

@@ -22,7 +22,8 @@ Gain in the query's distance against retraining one epoch on the training set as
 standard error. `all`: every harmful sample x0 and every helpful one x2, as published; `top {TOP_K}`: those at the two
 ends. `apart`: share of queries with a gain above 0. `r@1`: gain in test recall@1. p-values are two-sided and paired by
 query, both losses together; queries of one model are taken for independent, which they are only in part. Random: as
-many samples of each weight as `EIF, published 50 steps`, mean of {DRAWS} draws (one for the network)."""
+many samples of each weight as `EIF, published 50 steps`, mean of {DRAWS} draws (one for the network). kfac: damping is
+0.01 where none is named."""
 CURVES_NOTE = """\
 Training samples in order of their influence (published 50 steps), from the harmful end, the helpful end, or both (by
 absolute value); a pair's curve is the mean over the 20 closest. Bands: least and most over the models."""
@@ -33,7 +34,8 @@ DETECTOR_NOTE = """\
 Every detector on the models with the most flips. Precision: of as many samples as there are flips. Kept: share of the
 other samples whose label the rule would leave. Seconds: median, of one model."""
 RUNTIME_NOTE = """\
-One model; features cached before, except in the first row. Its confusions by pair, no sample in two pairs."""
+Seconds of processor time, all threads together. One model; features cached before, except in the first row. Its
+confusions by pair, no sample in two."""
 KINDS = {"pair": "confusion pairs", "group": "confusion groups (a class)"}
 
 
@@ -86,7 +88,11 @@ def _table_1(results: Results, figures: Path) -> list[str]:
             if which == retrained
         }
         name = f"{results.name}-{retrained}.png"
-        gains_figure(figures / name, panels, title=f"{retrained} retrained, all harmful x0 and helpful x2")
+        gains_figure(
+            figures / name,
+            panels,
+            title=f"{retrained} retrained, all harmful x0 and helpful x2; whiskers: two standard errors",
+        )
         parts += [f"![gain in distance, {retrained} retrained](paper/{name})", ""]
     for retrained, kind, optimizer in settings:
         chosen = _chosen(results.gains, retrained, kind, optimizer)

@@ -25,7 +25,7 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds for some pairs together."""
+    """Seconds of processor time for some pairs together: what else runs on the machine does not count."""
 
     name: str
     pairs: int
@@ -38,7 +38,16 @@ class Timed:
 
 
 def timings(model: Model, split: Split, size: Size) -> list[Timed]:
-    """Each procedure on one model; one pair by the engine before them warms up."""
+    """Each procedure on one model, on one thread; one pair by the engine before them warms up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _timings(model, split, size)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _timings(model: Model, split: Split, size: Size) -> list[Timed]:
     case, queries = model.case, closest_pairs(model.case, None)
     pair = queries[0].pairs[0]
     backbone = model.backbone(size, tuple(split.train_NCHW.shape[1:]))
@@ -95,6 +104,6 @@ def pair_distance(head: nn.Module, rows_RF: Tensor) -> Tensor:
 
 
 def _timed(name: str, pairs: int, run: Callable[[], object]) -> Timed:
-    started = time.perf_counter()
+    started = time.process_time()
     run()
-    return Timed(name, pairs, time.perf_counter() - started)
+    return Timed(name, pairs, time.process_time() - started)
