@@ -15,6 +15,7 @@ TEST_WORKERS ?= 2
 STORE ?= local
 DATA ?= digits
 OUT ?= out/demo
+DEVICE ?= cpu
 
 .PHONY: help
 help: ## List the verbs
@@ -55,6 +56,10 @@ IMAGES ?=
 BACKBONE ?= $(wildcard ../shared/models/mobilenet_v2_imagenet_fp16.safetensors)
 PEERS := .cache/peers
 PEERS_LIST := tests/benchmarks/paper/peers.txt
+.PHONY: bench
+bench: setup ## Measure speed and memory of the engine into docs/results (about 10 minutes; a quiet machine) [DEVICE=cpu|cuda]
+	@$(BIN)/python -m tests.benchmarks.engine --device '$(DEVICE)' --out docs/results
+
 .PHONY: paper
 paper: DATA = ../shared/data
 paper: setup $(PEERS)/.installed ## Measure what the paper measures, into docs/results [DATA=<omniglot folder>] [IMAGES=<a folder a class>] [SEEDS=3]

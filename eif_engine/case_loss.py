@@ -1,7 +1,7 @@
 """The loss that the `meta` of a case file names.
 
-Either as in model.json, `{"loss": {"name": "arcface", "margin": 20}}`, or flat, `{"loss": "arcface", "margin": 20}`, where
-other keys may stand beside (`K` for SoftTriple's `centers_per_class` too). Without `loss` it is ProxyNCA++.
+Either as in model.json, `{"loss": {"name": "arcface", "margin": 20}}`, or flat, `{"loss": "arcface", "margin": 20}`,
+where other keys may stand beside (`K` for SoftTriple's `centers_per_class` too). Without `loss` it is ProxyNCA++.
 """
 
 from __future__ import annotations

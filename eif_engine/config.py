@@ -99,7 +99,8 @@ class InfluenceConfig:
     """How influence is computed (eq. 6).
 
     Attributes:
-        step: How theta is moved from theta_0.
+        step: How theta is moved from theta_0. Short steps, newly aimed, held up best when models were retrained
+            (docs/decisions/theta-steps.md).
         num_thetas: 1 is the ascent, 2 adds the descent, more add random directions orthogonal to all before
             (single unit step only). Without meaning at first order.
         normalize: Divide by |theta - theta_0| as eq. 6 does; the published code does not.
@@ -109,19 +110,21 @@ class InfluenceConfig:
         damping: Of the curvature, in shares of its mean eigenvalue; only for the KFAC metric.
     """
 
-    step: UnitStep | PublishedSteps | FirstOrder = field(default_factory=UnitStep)
+    step: UnitStep | PublishedSteps | FirstOrder = field(default_factory=lambda: UnitStep(radius=0.2, steps=20))
     num_thetas: int = 2
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN
     seed: int = 0
     metric: Metric = Metric.IDENTITY
-    damping: float = 0.01
+    damping: float = 10.0
 
     def __post_init__(self) -> None:
         if self.num_thetas < 1:
             raise ValueError(f"num_thetas must be at least 1, got {self.num_thetas}")
         if self.num_thetas > 2 and not (isinstance(self.step, UnitStep) and self.step.steps == 1):
-            raise ValueError("more than 2 thetas need a single unit step: random directions have no other stepping")
+            raise ValueError(
+                "more than 2 thetas need a single unit step (a radius): random directions have no other way"
+            )
         if self.metric is not Metric.IDENTITY and isinstance(self.step, PublishedSteps):
             raise ValueError("published steps are plain gradient steps: they have no metric")
         if not 0 < self.damping < float("inf"):

@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--damping",
         type=float,
         metavar="C",
-        help="added to the curvature, in shares of its mean eigenvalue (default 0.1; 0.01 for --metric kfac)",
+        help="added to the curvature, in shares of its mean eigenvalue (default 0.1; 10 for --metric kfac)",
     )
     add_steps(parser.add_argument_group("how far eif moves the model"))
 
@@ -82,8 +82,13 @@ def scope_pattern(args: argparse.Namespace) -> str | None:
 
 
 def add_steps(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--radius", type=float, metavar="R", help="length of the way (default 1.0)")
-    group.add_argument("--unit-steps", type=int, metavar="S", help="the way in S steps, each newly aimed (default 1)")
+    group.add_argument("--radius", type=float, metavar="R", help="length of the way, in one step")
+    group.add_argument(
+        "--unit-steps",
+        type=int,
+        metavar="S",
+        help="or in S, each newly aimed (default: 20, 0.2 in all)",
+    )
     group.add_argument("--steps", type=int, metavar="S", help="plain gradient steps, as published, instead")
     group.add_argument("--lr", type=float, metavar="LR", help="their size (default 1e-3)")
     group.add_argument("--first-order", action="store_true", help="the limit of a short way: fast, for screening")
@@ -99,15 +104,19 @@ def add_steps(group: argparse._ArgumentGroup) -> None:
 
 
 def _step(args: argparse.Namespace) -> UnitStep | PublishedSteps | FirstOrder:
-    radius = 1.0 if args.radius is None else args.radius
     try:
         if args.steps is not None or args.lr is not None:
             return PublishedSteps(
                 steps=50 if args.steps is None else args.steps, learning_rate=1e-3 if args.lr is None else args.lr
             )
         if args.first_order:
-            return FirstOrder(radius=radius)
-        return UnitStep(radius=radius, steps=1 if args.unit_steps is None else args.unit_steps)
+            return FirstOrder() if args.radius is None else FirstOrder(radius=args.radius)
+        if args.radius is not None and args.unit_steps is None:
+            return UnitStep(radius=args.radius)
+        return UnitStep(
+            radius=0.2 if args.radius is None else args.radius,
+            steps=20 if args.unit_steps is None else args.unit_steps,
+        )
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 

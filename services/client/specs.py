@@ -108,7 +108,7 @@ class PublishedSteps:
 class UnitSteps:
     """Several steps whose lengths add up to the radius, each newly aimed."""
 
-    radius: float = 1.0
+    radius: float = 0.2
     steps: int = 20
 
 
@@ -132,7 +132,7 @@ class Influence:
         damping: Of the curvature, in shares of its mean eigenvalue; None means the server's default. KFAC only.
     """
 
-    step: float | UnitSteps | FirstOrder | PublishedSteps = 1.0
+    step: float | UnitSteps | FirstOrder | PublishedSteps = field(default_factory=UnitSteps)
     num_thetas: int = 2
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN

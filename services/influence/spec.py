@@ -77,7 +77,7 @@ class UnitStepsOptions(Frozen):
     """Several steps whose lengths add up to the radius, each newly aimed."""
 
     kind: Literal["unit_steps"] = "unit_steps"
-    radius: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    radius: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     steps: int = Field(default=20, ge=1, le=10_000)
 
 
@@ -101,12 +101,12 @@ class InfluenceOptions(Frozen):
 
     step: Annotated[
         UnitStepOptions | UnitStepsOptions | FirstOrderOptions | PublishedStepsOptions, Field(discriminator="kind")
-    ] = UnitStepOptions()
+    ] = UnitStepsOptions()
     num_thetas: int = Field(default=2, ge=1, le=64)
     normalize: bool = True
     distance: Distance = Distance.SQUARED_EUCLIDEAN
     metric: Metric = Metric.IDENTITY
-    damping: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    damping: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _random_thetas_need_a_unit_step(self) -> InfluenceOptions:

@@ -53,7 +53,8 @@ async def test_the_defaults_that_hold_are_written_out(influence: Influence) -> N
     created = await influence.create(influence.rank_job(SUCCEED), validate_only=True)
     assert created.rank.top_k == 100
     assert created.rank.queries.kind == job_pb2.QuerySelection.KIND_CONFUSION_PAIRS
-    assert created.rank.influence.radius == 1.0
+    steps = created.rank.influence.unit_steps
+    assert (steps.radius, steps.steps) == (0.2, 20)
     assert created.rank.run.max_quarantined_fraction == 0.01
     assert created.output_uri_prefix == f"file://{influence.root}/results"
 
@@ -64,8 +65,8 @@ async def test_ways_of_theta_are_written_out_with_their_defaults(influence: Infl
     job.rank.influence.metric = job_pb2.METRIC_KFAC
     created = await influence.create(job, validate_only=True)
     options = created.rank.influence
-    assert (options.unit_steps.radius, options.unit_steps.steps) == (1.0, 20)
-    assert (options.metric, options.damping) == (job_pb2.METRIC_KFAC, 0.01)
+    assert (options.unit_steps.radius, options.unit_steps.steps) == (0.2, 20)
+    assert (options.metric, options.damping) == (job_pb2.METRIC_KFAC, 10.0)
     job.rank.influence.first_order.SetInParent()
     assert (await influence.create(job, validate_only=True)).rank.influence.first_order.radius == 1.0
 

@@ -44,13 +44,18 @@ from services.client.specs import (
 @click.option("--pair", "pairs", nargs=2, multiple=True, metavar="ID ID", help="Only this pair of test samples.")
 @click.option("--class", "classes", multiple=True, metavar="LABEL", help="Only confusions of this label.")
 @click.option("--top-k", type=POSITIVE, metavar="N", help="Samples kept of each query's ends; 100 by default.")
-@click.option("--radius", type=float, metavar="X", help="Length of the step of theta; 1 by default. Excludes --steps.")
-@click.option("--unit-steps", type=POSITIVE, metavar="N", help="Go that length in N steps, each newly aimed.")
+@click.option("--radius", type=float, metavar="X", help="Move theta by one step of this length. Excludes --steps.")
+@click.option(
+    "--unit-steps",
+    type=POSITIVE,
+    metavar="N",
+    help="Or by N, each newly aimed; 20, 0.2 in all, by default.",
+)
 @click.option("--first-order", is_flag=True, help="Take the limit of a short step: many times faster, for screening.")
 @choice_option(
     "--metric", kind=Metric, default=Metric.IDENTITY, help="What is steepest: by the gradient, or by the curvature too."
 )
-@click.option("--damping", type=float, metavar="X", help="Of the curvature of --metric kfac; 0.01 by default.")
+@click.option("--damping", type=float, metavar="X", help="Of the curvature of --metric kfac; 10 by default.")
 @click.option("--steps", type=POSITIVE, metavar="N", help="Step as the published code does, so often.")
 @click.option("--lr", type=float, metavar="X", help="Step size of --steps; 0.001 by default.")
 @click.option("--thetas", type=POSITIVE, metavar="N", default=2, show_default=True, help="Models compared.")
@@ -111,10 +116,14 @@ def rank(
 
 
 def _unit(radius: float | None, steps: int | None, *, first_order: bool) -> float | UnitSteps | FirstOrder:
-    length = 1.0 if radius is None else radius
     if first_order:
-        return FirstOrder(radius=length)
-    return length if steps is None else UnitSteps(radius=length, steps=steps)
+        return FirstOrder() if radius is None else FirstOrder(radius=radius)
+    if radius is not None and steps is None:
+        return radius
+    default = UnitSteps()
+    return UnitSteps(
+        radius=default.radius if radius is None else radius, steps=default.steps if steps is None else steps
+    )
 
 
 def _published(

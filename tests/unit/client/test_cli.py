@@ -134,7 +134,7 @@ def test_rank_submits_and_prints_only_the_name(cli: Cli, server: Server, inputs:
     assert spec.queries.kind == job_pb2.QuerySelection.KIND_CONFUSION_GROUPS
     assert (list(spec.queries.classes), spec.queries.pairs[0].neighbor_id) == (["cat"], "b")
     assert dict(request.influence_job.labels) == {"team": "x=y"}
-    assert (spec.influence.radius, spec.influence.num_thetas) == (1.0, 2)
+    assert (spec.influence.unit_steps.radius, spec.influence.num_thetas) == (0.2, 2)
 
 
 def test_rank_options_reach_the_server(cli: Cli, server: Server, inputs: list[str]) -> None:

@@ -60,7 +60,7 @@ def test_a_rank_job_with_defaults() -> None:
         "s3://b/train.csv",
         "s3://b/test.csv",
     )
-    assert (spec.top_k, spec.queries.max_queries, spec.influence.radius) == (0, 0, 1.0)
+    assert (spec.top_k, spec.queries.max_queries, spec.influence.unit_steps.steps) == (0, 0, 20)
     assert not spec.influence.skip_normalization
     assert not spec.run.HasField("max_quarantined_fraction")
     assert uuid.UUID(request.request_id).version == 4

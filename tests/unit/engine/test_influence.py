@@ -172,7 +172,7 @@ def test_permuted_training_samples_get_the_same_scores() -> None:
 def test_nothing_is_mutated() -> None:
     data = toy()
     before = [tensor.clone() for tensor in (data.head.weight_DF, data.head.bias_D, data.train_NF, data.test_MF)]
-    scores_of(data, [query_of(data, PAIRS["group"])], InfluenceConfig(num_thetas=3))
+    scores_of(data, [query_of(data, PAIRS["group"])], InfluenceConfig(step=UnitStep(), num_thetas=3))
     after = [data.head.weight_DF, data.head.bias_D, data.train_NF, data.test_MF]
     assert all(torch.equal(left, right) for left, right in zip(before, after, strict=True))
 

@@ -93,7 +93,7 @@ LOOPS: list[tuple[LossSettings, Callable[[Tensor, int], float]]] = [
 
 @pytest.mark.parametrize(("settings", "loop"), LOOPS, ids=[settings.name for settings, _ in LOOPS])
 def test_exact_scores_are_the_loop_of_eq_6(settings: LossSettings, loop: Callable[[Tensor, int], float]) -> None:
-    found_QN = scores(ready(settings), InfluenceConfig())
+    found_QN = scores(ready(settings), InfluenceConfig(step=UnitStep()))
     for query, scores_N in zip(QUERIES, found_QN, strict=True):
         pairs = [(DATA.test_MF[query.pairs[0].row], DATA.test_MF[query.pairs[0].neighbor])]
         gradient_DF = oracles.gradient(DATA.head.weight_DF, DATA.head.bias_D, pairs)

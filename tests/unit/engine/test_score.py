@@ -17,7 +17,8 @@ from eif_engine.types import Query
 from tests.toy import Toy, toy
 
 CONFIGS = {
-    "unit": InfluenceConfig(),
+    "default": InfluenceConfig(),
+    "unit": InfluenceConfig(step=UnitStep()),
     "short": InfluenceConfig(step=UnitStep(radius=1e-4), num_thetas=1),
     "many-steps": InfluenceConfig(step=UnitStep(radius=2.0, steps=5), normalize=False),
     "published": InfluenceConfig(step=PublishedSteps(steps=20, learning_rate=0.3)),
@@ -237,19 +238,19 @@ def test_several_steps_of_a_line_are_one_step() -> None:
 def test_a_budget_that_does_not_hold_one_query_is_refused() -> None:
     data = toy()
     with pytest.raises(ValueError, match=r"memory_bytes is 1,000, but one query takes [\d,]+ to score"):
-        scores_of(data, InfluenceConfig(), memory_bytes=1000)
+        scores_of(data, InfluenceConfig(step=UnitStep()), memory_bytes=1000)
 
 
 def test_chunks_hold_as_many_queries_as_the_budget_does() -> None:
     data = toy(train=20_000)
     queries = queries_of(data)
-    sizes = Sizes.of(data.head, data.proxy_nca, InfluenceConfig(), dtype=torch.float64)
+    sizes = Sizes.of(data.head, data.proxy_nca, InfluenceConfig(step=UnitStep()), dtype=torch.float64)
     scorer = Scorer(
         head=data.head,
         loss=data.proxy_nca,
         train_features=data.train_NF,
         train_labels_N=data.train_labels_N,
-        config=InfluenceConfig(),
+        config=InfluenceConfig(step=UnitStep()),
         memory_bytes=sizes.bytes_for(3, samples=20_000, most_rows=10),
     )
     seen: list[tuple[int, int]] = []
@@ -271,7 +272,7 @@ def test_what_progress_raises_ends_the_work() -> None:
         loss=data.proxy_nca,
         train_features=data.train_NF,
         train_labels_N=data.train_labels_N,
-        config=InfluenceConfig(),
+        config=InfluenceConfig(step=UnitStep()),
     )
     threads = torch.get_num_threads()
     with pytest.raises(KeyboardInterrupt):

@@ -671,7 +671,7 @@ class InfluenceOptions(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     DAMPING_FIELD_NUMBER: _builtins.int
     radius: _builtins.float
-    """One step of this length along the gradient, on the sphere around theta_0. This with 1.0, the unit step, is the default."""
+    """One step of this length along the gradient, on the sphere around theta_0."""
     num_thetas: _builtins.int
     """Number of thetas: 1 is the ascent, 2 adds the descent, more add random orthogonal directions (radius only); 0 means 2."""
     skip_normalization: _builtins.bool
@@ -681,14 +681,14 @@ class InfluenceOptions(_message.Message):
     metric: Global___Metric.ValueType
     """The metric in which a direction is steepest. Not with `published`, whose steps are plain."""
     damping: _builtins.float
-    """Added to the curvature, in shares of its mean eigenvalue; METRIC_KFAC only. 0 means 0.01."""
+    """Added to the curvature, in shares of its mean eigenvalue; METRIC_KFAC only. 0 means 10."""
     @_builtins.property
     def published(self) -> Global___PublishedSteps:
         """As published: plain gradient steps, stopping when the distance has changed by 1."""
 
     @_builtins.property
     def unit_steps(self) -> Global___UnitSteps:
-        """Several steps on the sphere, the direction taken anew at each."""
+        """Several steps, the direction taken anew at each. This is the default."""
 
     @_builtins.property
     def first_order(self) -> Global___FirstOrder:
@@ -719,14 +719,14 @@ Global___InfluenceOptions: _TypeAlias = InfluenceOptions  # noqa: Y015
 
 @_typing.final
 class UnitSteps(_message.Message):
-    """Steps on the sphere."""
+    """Steps of equal length."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RADIUS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     radius: _builtins.float
-    """The sum of their lengths; 0 means 1."""
+    """The sum of their lengths; 0 means 0.2."""
     steps: _builtins.int
     """Number of steps, at most 10000; 0 means 20."""
     def __init__(
