@@ -18,7 +18,7 @@ class IssueConfig:
         prune_rounds: Times that the probe is fitted again with the suspects of the round before weighed down.
         candidates: Other labels considered for a sample.
         canary_fraction: Share of the labels of a copy that is flipped on purpose, in (0, 0.5).
-        canary_copies: Copies.
+        canary_copies: Copies; small data gets more, to have canaries enough.
         flag_above: Issue score from which a label is flagged, in (0, 1).
         shown_neighbors: Neighbours reported for a suggestion.
         seed: Seeds the folds and the canaries.

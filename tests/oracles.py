@@ -131,3 +131,45 @@ def nearest_rows(vectors: Tensor, row: int, count: int) -> list[tuple[float, int
         if other != row
     ]
     return sorted(found)[:count]
+
+
+def discriminant(
+    v_NF: Tensor,
+    labels: Sequence[int],
+    trust: Sequence[float],
+    *,
+    row: int,
+    left_out: Sequence[int],
+    classes: int,
+    shrinkage: float,
+    prior_count: float,
+    pull: tuple[float, float],
+) -> list[float]:
+    """Log densities of a row, up to a constant, if it showed each class, from the rows that are not left out.
+
+    Normal with one covariance; a class other than the given one is pulled towards it: N(mu_c + t (mu_b - mu_c), S) with
+    t normal of given mean and variance.
+    """
+    kept = [other for other in range(len(v_NF)) if other not in left_out]
+    zero = torch.zeros(v_NF.shape[1], dtype=torch.float64)
+    count, mass = sum(trust[other] for other in kept), dict.fromkeys(range(classes), 0.0)
+    sums = {c: zero.clone() for c in range(classes)}
+    for other in kept:
+        mass[labels[other]] += trust[other]
+        sums[labels[other]] = sums[labels[other]] + trust[other] * v_NF[other]
+    overall = sum(sums.values(), zero) / count
+    within = torch.zeros(len(zero), len(zero), dtype=torch.float64)
+    for other in kept:
+        difference = v_NF[other] - sums[labels[other]] / mass[labels[other]]
+        within = within + trust[other] * torch.outer(difference, difference)
+    within = within / (count - sum(mass[c] > prior_count for c in range(classes)))
+    scale = float(within.diagonal().mean())
+    covariance = (1 - shrinkage) * within + shrinkage * scale * torch.eye(len(zero), dtype=torch.float64)
+    means = [(sums[c] + prior_count * overall) / (mass[c] + prior_count) for c in range(classes)]
+    given, found = means[labels[row]], []
+    for c in range(classes):
+        line = given - means[c]
+        spread = covariance + pull[1] * torch.outer(line, line)
+        normal = torch.distributions.MultivariateNormal(means[c] + pull[0] * line, spread)
+        found.append(float(normal.log_prob(v_NF[row])))  # type: ignore[no-untyped-call]  # torch has no types there
+    return found

@@ -98,7 +98,7 @@ class _Moments:
         )
 
     def means(self) -> Tensor:
-        overall_F = self.sum_CF.sum(dim=0) / self.count_C.sum()
+        overall_F = self.sum_CF.sum(dim=0) / self.count_C.sum().clamp_min(1e-12)
         return (self.sum_CF + PRIOR_COUNT * overall_F) / (self.count_C[:, None] + PRIOR_COUNT)
 
     def covariance(self) -> Tensor:

@@ -17,9 +17,6 @@ FARTHEST = 0.9
 WIDEST = 0.25
 """Variance no pull can have between 0 and 1."""
 
-ENOUGH = 10
-"""Fewer suspects tell nothing."""
-
 
 @dataclass(frozen=True)
 class Pull:
@@ -43,14 +40,12 @@ class Pull:
 
 
 def estimate_pull(along_S: Tensor, length_S: Tensor) -> Pull:
-    """The pull of suspects; none where there are too few.
+    """The pull of suspects, of which there are some.
 
     Args:
         along_S: Inner product of `v - mu_c` and `mu_b - mu_c`, in coordinates in which classes have unit covariance.
         length_S: `|mu_b - mu_c|^2` there, above 0.
     """
-    if len(along_S) < ENOUGH:
-        return Pull()
     mean = along_S.sum() / length_S.sum()
     # Without any spread of the pull, the position of a sample has variance 1 / length.
     variance = (length_S * (along_S / length_S - mean).square() - 1).sum() / length_S.sum()

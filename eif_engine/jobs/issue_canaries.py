@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,13 @@ from eif_engine.jobs.issue_evidence import Evidence, Pulls, Spaces, gather
 from eif_engine.types import Progress
 
 MATCH_ROUNDS = 3
+"""Times that the pulls are corrected."""
+
+MATCH_CANARIES, CANARIES = 50, 200
+"""Canaries that tell the pulls, and that calibrate: small data gets more copies than asked for ..."""
+
+MOST_COPIES = 20
+"""... but not more than that."""
 
 NO_PULLS = Pulls(Pull(), Pull())
 
@@ -63,16 +71,20 @@ class Planter:
         """
         pulls = seen
         for _ in range(MATCH_ROUNDS):
-            found = self._copy(pulls, NO_PULLS, generator).evidence.pulls()
+            copies = [self._copy(pulls, NO_PULLS, generator) for _ in range(self._copies(MATCH_CANARIES))]
+            found = Evidence.joined([copy.evidence for copy in copies]).pulls()
+            if found is None:
+                break
             pulls = pulls.corrected(seen, found)
         return pulls
 
     def plant(self, pulls: Pulls, progress: Progress, generator: torch.Generator) -> Planted:
         """Every copy, one after the other."""
         found: list[Planted] = []
-        for copy in range(self._config.canary_copies):
+        copies = max(self._config.canary_copies, self._copies(CANARIES))
+        for copy in range(copies):
             found.append(self._copy(pulls, pulls, generator))
-            progress(copy + 1, self._config.canary_copies)
+            progress(copy + 1, copies)
         return Planted(
             torch.cat([planted.rows_B for planted in found]),
             torch.cat([planted.given_B for planted in found]),
@@ -81,13 +93,20 @@ class Planter:
 
     def _copy(self, moved_by: Pulls, assumed: Pulls, generator: torch.Generator) -> Planted:
         config = self._config
-        count = max(1, round(config.canary_fraction * len(self._labels_N)))
+        count = self._canaries_per_copy()
         classes = int((self._count_C > 0).sum())
         ranks_B = draw_ranks(self._suspect_ranks_S, classes=classes, count=count, generator=generator)
         canaries = plant(self._labels_N, ranks_B, self._upper_CF, self._count_C, generator=generator)
         moved = self._moved(canaries, moved_by, generator)
         evidence = gather(moved, canaries.flipped(self._labels_N), assumed, config)
         return Planted(canaries.rows_B, canaries.given_B, evidence.take(canaries.rows_B))
+
+    def _canaries_per_copy(self) -> int:
+        return max(1, round(self._config.canary_fraction * len(self._labels_N)))
+
+    def _copies(self, canaries: int) -> int:
+        """Copies that hold so many canaries."""
+        return min(MOST_COPIES, math.ceil(canaries / self._canaries_per_copy()))
 
     def _moved(self, canaries: Canaries, pulls: Pulls, generator: torch.Generator) -> Spaces:
         count, spaces = len(canaries.rows_B), self._spaces

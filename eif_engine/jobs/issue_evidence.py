@@ -24,8 +24,17 @@ PART_WEIGHTS = {
 """Parts of the score that can be had for a canary too, in the order of `Evidence.doubt_NP`, and how much a standard
 deviation of each counts (docs/results/label-issues.md has the alternatives)."""
 
-SUSPECT = 0.5
-"""Samples whose label is wrong and whose best candidate is right with at least this probability tell the pull."""
+ENOUGH_SUSPECTS = 10
+"""Fewer do not tell how far wrong labels pull."""
+
+NO_EVIDENCE = 0.0
+"""Log odds against the label of a sample that is the only one of its class: nothing speaks for the label or against."""
+
+SURE, POSSIBLE = 0.8, 0.5
+"""How probable it must be for a suspect that its label is wrong and its best candidate right; less where few are."""
+
+FEW = 0.02
+"""Share of the samples below which suspects are few."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +149,12 @@ class Evidence:
         """One after the other."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
-    def pulls(self) -> Pulls:
-        """How far the suspects were pulled."""
+    def pulls(self) -> Pulls | None:
+        """How far the suspects were pulled; None where there are too few to tell."""
         told_N = self.suspect_N & (self.length_NS > 0).all(dim=1)
         along_SS, length_SS = self.along_NS[told_N], self.length_NS[told_N]
+        if len(along_SS) < ENOUGH_SUSPECTS:
+            return None
         penultimate, embedding = (estimate_pull(along_SS[:, s], length_SS[:, s]) for s in range(2))
         return Pulls(penultimate, embedding)
 
@@ -166,16 +177,24 @@ def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) 
         for space in (spaces.penultimate, spaces.embedding)
     ]
     doubts = [disagreement(share_NJ[:, 0]) for share_NJ in votes] + [upper.log_odds_N, lower.log_odds_N]
+    alone_NP = torch.bincount(labels_N)[labels_N, None] < 2
     choices = [torch.log(share_NJ[:, 1:] + FLOOR) for share_NJ in votes] + [upper.score_NJ, lower.score_NJ]
     return Evidence(
-        doubt_NP=torch.stack(doubts, dim=1),
+        doubt_NP=torch.stack(doubts, dim=1).masked_fill(alone_NP, NO_EVIDENCE),
         candidate_NJ=candidate_NJ,
         choice_NJP=torch.stack(choices, dim=2),
         trust_N=trust_N,
-        suspect_N=(trust_N <= 1 - SUSPECT) & (torch.softmax(upper.score_NJ, dim=1)[:, 0] >= SUSPECT),
+        suspect_N=_suspects(torch.minimum(1 - trust_N, torch.softmax(upper.score_NJ, dim=1)[:, 0])),
         along_NS=torch.stack((upper.along_N, lower.along_N), dim=1),
         length_NS=torch.stack((upper.length_N, lower.length_N), dim=1),
     )
+
+
+def _suspects(certainty_N: Tensor) -> Tensor:
+    """The sure suspects (N,); where they are few, as many of the possible ones as it takes, the surest first."""
+    wanted = max(1, round(FEW * len(certainty_N)))
+    edge = min(SURE, float(certainty_N.topk(min(wanted, len(certainty_N))).values[-1]))
+    return certainty_N >= max(edge, POSSIBLE)
 
 
 def neighbor_trust(space: Space, labels_N: Tensor, config: IssueConfig) -> Tensor:

@@ -90,7 +90,8 @@ def find_issues(
     spaces = Spaces.of(features_NF, embeddings_ND, labels_N, num_classes, config)
     first = gather(spaces, labels_N, NO_PULLS, config)
     planter = Planter(spaces, labels_N, num_classes, first, config)
-    pulls = planter.matched(first.pulls(), generator)
+    seen = first.pulls()
+    pulls = NO_PULLS if seen is None else planter.matched(seen, generator)
     evidence = gather(spaces, labels_N, pulls, config)
     planted = planter.plant(pulls, progress, generator)
 

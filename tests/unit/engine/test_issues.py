@@ -235,7 +235,7 @@ def test_odd_data_gives_probabilities(planted: Planted, odd: Any) -> None:
         ({"features_NF": torch.full((360, 16), torch.inf)}, "features has NaN or infinite"),
     ],
 )
-def test_faults_name_the_array(planted: Planted, changes: dict[str, Tensor], says: str) -> None:
+def test_faults_name_the_array(planted: Planted, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         planted.find(**changes)
     assert says in caught.value.message
