@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from eif_engine.data.rows import FeatureRows
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.losses.cosine import CosineLoss
 from eif_engine.models.head import Head
-
-
-class FeatureRows(Protocol):
-    """Features by row: a tensor, or anything that is read from a disk."""
-
-    def __len__(self) -> int:
-        """N."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Tensor:
-        """Features (n, F) of a range of rows."""
-        ...
 
 
 class Block(NamedTuple):

@@ -60,7 +60,7 @@ def _run(
     padded_BCHW = np.zeros((batch_size, *images_BCHW.shape[1:]), dtype=np.float32)
     padded_BCHW[:count] = images_BCHW
     try:
-        with torch.inference_mode(), _exact(device):
+        with torch.inference_mode(), exact_arithmetic(device):
             features_BF = backbone(torch.from_numpy(padded_BCHW).to(device))[:count].cpu().numpy()
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryExceeded(
@@ -108,7 +108,7 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             child.training = mode
 
 
-def _exact(device: torch.device) -> AbstractContextManager[None]:
+def exact_arithmetic(device: torch.device) -> AbstractContextManager[None]:
     """On a GPU: full float32 (no TF32) and no algorithm chosen by timing."""
     if device.type != "cuda":
         return nullcontext()

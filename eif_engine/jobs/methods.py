@@ -12,8 +12,9 @@ from torch import Tensor
 from eif_engine.baselines.curvature import BLOCK_ROWS, Inverse, cg_inverse, ekfac_inverse
 from eif_engine.baselines.gradient import distance_gradients, gradient_norms, losses, products
 from eif_engine.baselines.published_if import recursion
-from eif_engine.baselines.training_set import FeatureRows, TrainingSet
+from eif_engine.baselines.training_set import TrainingSet
 from eif_engine.config import Distance, InfluenceConfig
+from eif_engine.data.rows import FeatureRows
 from eif_engine.jobs.rank import rank
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.method_config import Method, MethodConfig

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eif_engine.config import InfluenceConfig
+from eif_engine.data.rows import FeatureRows
 from eif_engine.jobs.ranking import RankingOrder
-from eif_engine.jobs.score import MEMORY_BYTES, FeatureRows, Scorer
+from eif_engine.jobs.score import MEMORY_BYTES, Scorer
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.models.head import Head
 from eif_engine.types import Progress, Query, no_progress

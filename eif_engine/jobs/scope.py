@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eif_engine.config import FirstOrder, InfluenceConfig, Metric
+from eif_engine.data.features import exact_arithmetic
 from eif_engine.errors import InvalidInput, MemoryExceeded
 from eif_engine.functional.scope import Scope
 from eif_engine.functional.scope_theta import QueryDistance, ScopeTheta, scope_thetas
@@ -88,7 +89,7 @@ def _rank(
 ) -> Iterator[tuple[Query, NDArray[np.float64]]]:
     score = samples.first_order if isinstance(config.step, FirstOrder) else samples.finite
     for done, query in enumerate(queries, start=1):
-        with _exact(samples.scope.theta_X.device), _out_of_memory():
+        with exact_arithmetic(samples.scope.theta_X.device), _out_of_memory():
             images = [test_images(rows) for rows in _portions(query, pairs_together)]
             found = scope_thetas(QueryDistance(samples.scope, images, config.distance), config)
             scores_N = score(found, normalize=config.normalize)
@@ -183,13 +184,3 @@ def _prepare_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-
-
-def _exact(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU: full float32 (no TF32) and no algorithm chosen by timing."""
-    if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags

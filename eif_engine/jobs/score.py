@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from eif_engine.config import FirstOrder, InfluenceConfig, Metric
+from eif_engine.data.rows import FeatureRows
 from eif_engine.functional.curvature import Curvature, damped
 from eif_engine.functional.influence import Group, Tile
 from eif_engine.functional.theta import random_basis, thetas
@@ -32,18 +32,6 @@ from eif_engine.types import Progress, Query, no_progress
 
 MEMORY_BYTES = 1 << 30
 """Default budget."""
-
-
-class FeatureRows(Protocol):
-    """Features by row: a tensor (also one in a mapped file), or shards on a disk."""
-
-    def __len__(self) -> int:
-        """N."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Tensor:
-        """Features (n, F) of a range of rows."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

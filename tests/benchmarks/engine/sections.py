@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eif_engine.cases import load_case
 from eif_engine.config import FirstOrder, InfluenceConfig, Metric, QueryKind, UnitStep
+from eif_engine.data.rows import FeatureRows
 from eif_engine.data.shards import FeatureShards
 from eif_engine.jobs.queries import confusions, pair_query
-from eif_engine.jobs.score import FeatureRows, Scorer, pair_rows
+from eif_engine.jobs.score import Scorer, pair_rows
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.losses.proxy_nca import ProxyNCA
 from eif_engine.models.head import Head
