@@ -14,12 +14,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from eif_engine.cases import Case, load_case
+from eif_engine.cli.output import write_arrays
 from eif_engine.config import InfluenceConfig, QueryKind
 from eif_engine.errors import InvalidInput
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issues import IssueReport, find_issues
 from eif_engine.jobs.queries import confusions, pair_query
-from eif_engine.jobs.rank import rank
+from eif_engine.jobs.score import Scorer
 
 EPILOG = """\
 Writes to OUT, with one entry per training sample: issue_score (P that the given label is wrong), suggested_label and
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             config=config,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _write(args.out, _arrays(report))
+    write_arrays(args.out, _arrays(report))
     flagged = int((report.issue_score_N >= report.flag_above).sum())
     print(
         f"{args.out}: {flagged} of {len(report.issue_score_N)} labels look wrong (score from {report.flag_above}); "
@@ -110,18 +111,17 @@ def _absolute_influence(case: Case, pairs: int) -> Tensor | None:
     if pairs == 0:
         return None
     found = confusions(case.head.embed(case.test_features_MF), case.test_labels)[:pairs]
-    total_N = torch.zeros(len(case.train_features_NF), dtype=torch.float64)
-    ranked = rank(
+    scorer = Scorer(
         head=case.head,
         loss=case.loss,
-        train_features_NF=case.train_features_NF,
+        train_features=case.train_features_NF,
         train_labels_N=case.train_labels_N,
-        test_features_MF=case.test_features_MF,
-        queries=[pair_query(pair, case.test_ids, QueryKind.CONFUSION_PAIRS) for pair in found],
         config=InfluenceConfig(),
     )
-    for _, scores_N in ranked:
-        total_N += torch.from_numpy(scores_N).abs()
+    total_N = torch.zeros(len(case.train_features_NF), dtype=torch.float64)
+    queries = [pair_query(pair, case.test_ids, QueryKind.CONFUSION_PAIRS) for pair in found]
+    for chunk in scorer.chunks(queries, case.test_features_MF):
+        total_N += chunk.scores_QN.abs().sum(0)
     return total_N
 
 
@@ -138,15 +138,3 @@ def _arrays(report: IssueReport) -> dict[str, NDArray[Any]]:
         "canary_recall": np.array(report.canary_recall),
         "flag_above": np.array(report.flag_above),
     }
-
-
-def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write the result whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's own overload takes arrays by name
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput(f"{path}: cannot be written: {error.strerror}", uri=str(path)) from error
