@@ -44,7 +44,7 @@ demo: setup ## Run the main job end to end [STORE=local|s3] [DATA=digits|<omnigl
 
 .PHONY: test
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 # --- what a developer runs --------------------------------------------------------------------------------------------
 
