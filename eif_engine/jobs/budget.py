@@ -16,10 +16,11 @@ _GROUP_ROWS = 128
 _TILE_ROWS = 256
 _TILE_ELEMENTS = 1 << 20
 """Cosines of a tile, at most."""
-_SLICE_ELEMENTS = {"cpu": 1 << 14, "cuda": 1 << 21}
-"""Cosines of a slice of samples."""
-_WORK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 25}
-"""Cosines that are worked on at a time, at several thetas: a core's cache holds two arrays; a GPU wants many."""
+_SLICE_ROWS = {"cpu": 128, "cuda": 65_536}
+_SLICE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 23}
+"""Cosines of a slice of samples, at most, but for 16 samples."""
+_WORK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""Cosines that are worked on at a time, at several thetas: near the caches of a core; a GPU wants many."""
 _TILE_ARRAYS = 8
 """Arrays of the size of a tile's cosines, embeddings and features that are alive at a time, at most."""
 _FLOAT64 = 8
@@ -67,7 +68,8 @@ class Sizes:
     @property
     def slice_rows(self) -> int:
         """Samples whose losses are worked on at a time."""
-        return max(16, _SLICE_ELEMENTS[self.device] // self.representatives // 16 * 16)
+        most = _SLICE_ELEMENTS[self.device] // self.representatives // 16 * 16
+        return max(16, min(_SLICE_ROWS[self.device], most))
 
     @property
     def tile_rows(self) -> int:
@@ -105,6 +107,12 @@ class Sizes:
     def bytes_for(self, queries: int, *, samples: int, most_rows: int) -> int:
         """What it takes to score so many queries in one chunk."""
         return self._fixed() + queries * self._query(samples, most_rows)
+
+    def base_bytes(self, samples: int) -> int:
+        """What does not depend on the queries, for all samples: features, embeddings, cosines and losses at theta_0."""
+        return (
+            self.item * samples * (self.feature_dim + (2 + self.random) * self.embedding_dim + 2 * self.representatives)
+        )
 
     def least_bytes(self, *, samples: int, most_rows: int) -> int:
         """What one query of so many pair rows takes."""

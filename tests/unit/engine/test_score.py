@@ -262,6 +262,29 @@ def test_chunks_hold_as_many_queries_as_the_budget_does() -> None:
     assert seen[-1] == (len(queries), len(queries))
 
 
+@pytest.mark.parametrize("config", [InfluenceConfig(), InfluenceConfig(metric=Metric.KFAC), CONFIGS["first-order"]])
+def test_what_is_kept_between_calls_changes_nothing(config: InfluenceConfig) -> None:
+    data = toy(train=700)
+    queries = queries_of(data)
+    sizes = Sizes.of(data.head, data.proxy_nca, config, dtype=torch.float64)
+    needed = sizes.bytes_for(len(queries), samples=700, most_rows=10)
+    wanted = scores_of(data, config)
+    for memory_bytes in (needed + sizes.base_bytes(700), needed):  # holds the base as well, or does not
+        scorer = Scorer(
+            head=data.head,
+            loss=data.proxy_nca,
+            train_features=data.train_NF,
+            train_labels_N=data.train_labels_N,
+            config=config,
+            memory_bytes=memory_bytes,
+            keep_base=True,
+        )
+        for _ in range(2):
+            found = torch.cat([next(scorer.chunks([query], data.test_MF)).scores_QN for query in queries])
+            assert torch.equal(found, wanted)
+            assert torch.equal(torch.cat([chunk.scores_QN for chunk in scorer.chunks(queries, data.test_MF)]), wanted)
+
+
 def test_what_progress_raises_ends_the_work() -> None:
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
