@@ -12,7 +12,7 @@ from pytorch_metric_learning import losses as library
 from torch import Tensor
 from torch.nn import functional as F
 
-from eif_engine.config import InfluenceConfig, QueryKind
+from eif_engine.config import InfluenceConfig, QueryKind, UnitStep
 from eif_engine.errors import InvalidInput
 from eif_engine.jobs.queries import find_queries
 from eif_engine.jobs.rank import rank
@@ -265,7 +265,7 @@ def test_rank_takes_it_as_eq_6_does(name: str) -> None:
         train_labels_N=data.train_labels_N,
         test_features_MF=data.test_MF,
         queries=queries[:3],
-        config=InfluenceConfig(),
+        config=InfluenceConfig(step=UnitStep()),
     )
     for query, scores_N in ranked:
         assert len(scores_N) == N
