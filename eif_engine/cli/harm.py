@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eif_engine.cases import Case, load_case
+from eif_engine.cli.inputs import add_files
 from eif_engine.cli.output import write_arrays
 from eif_engine.cli.score_options import add_steps, influence_config
 from eif_engine.config import QueryKind
@@ -38,8 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("case", type=Path, metavar="CASE.npz", help="arrays as eif_engine/cases.py lists them")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT.npz", help="where to write")
+    add_files(parser, out="OUT.npz")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="rows of the printed tables (default 10)")
     parser.add_argument(
         "--columns",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from eif_engine.cases import Case, load_case
+from eif_engine.cli.inputs import add_files
 from eif_engine.cli.output import write_arrays
 from eif_engine.config import InfluenceConfig, QueryKind
 from eif_engine.errors import InvalidInput
@@ -43,8 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = IssueConfig()
-    parser.add_argument("case", type=Path, metavar="CASE.npz", help="arrays as eif_engine/cases.py lists them")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT.npz", help="where to write")
+    add_files(parser, out="OUT.npz")
     parser.add_argument(
         "--neighbors",
         type=int,

@@ -6,8 +6,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +14,15 @@ from rich.markup import escape
 from rich.progress import track
 
 from eif_engine.cases import Case, load_case
+from eif_engine.cli.inputs import add_files, add_queries, select_queries
+from eif_engine.cli.output import write_text
 from eif_engine.cli.prove_table import summary
-from eif_engine.cli.score import group_query, select_pairs
-from eif_engine.config import InfluenceConfig, Metric, PublishedSteps, QueryKind, UnitStep
+from eif_engine.config import InfluenceConfig, Metric, PublishedSteps, UnitStep
 from eif_engine.counterfactual_config import Action, ProofConfig, RetrainConfig, RetrainOptimizer, Reweighting
 from eif_engine.errors import InvalidInput
 from eif_engine.jobs.counterfactual_report import CounterfactualReport
 from eif_engine.jobs.methods import rank_by
 from eif_engine.jobs.prove import prove
-from eif_engine.jobs.queries import pair_query
 from eif_engine.method_config import Method
 from eif_engine.types import Query
 
@@ -45,13 +43,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("case", type=Path, metavar="CASE.npz", help="arrays as eif_engine/cases.py lists them")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT.json", help="where to write")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--pairs", default="5", help="the K closest confusion pairs (default 5), `all`, or `i,j;i,j` rows"
-    )
-    which.add_argument("--group", metavar="CLASS", help="the confusion pairs of this test label, as one group")
+    add_files(parser, out="OUT.json")
+    add_queries(parser, pairs="5")
     _add_ranking(parser.add_argument_group("the ranking"))
     _add_change(parser.add_argument_group("the change"))
     _add_retraining(parser.add_argument_group("the retraining"))
@@ -102,12 +95,10 @@ def run(args: argparse.Namespace) -> int:
     """Prove and print."""
     influence, proof = influence_config(args), proof_config(args)
     case = load_case(args.case)
-    queries = _queries(case, args)
+    queries = select_queries(case, args)
     reports = check(case, queries, influence, proof, args.compare)
-    _write(
-        args.out,
-        {"influence": asdict(influence), "proof": asdict(proof), "queries": [asdict(each) for each in reports]},
-    )
+    written = {"influence": asdict(influence), "proof": asdict(proof), "queries": [asdict(each) for each in reports]}
+    write_text(args.out, json.dumps(written, indent=1) + "\n")
     console = Console(highlight=False)
     if reports:
         console.print(summary(reports))
@@ -192,22 +183,5 @@ def _ranked(
     return [scores_N for _, scores_N in ranked]
 
 
-def _queries(case: Case, args: argparse.Namespace) -> list[Query]:
-    if args.group is not None:
-        return [group_query(case, args.group)]
-    return [pair_query(pair, case.test_ids, QueryKind.CONFUSION_PAIRS) for pair in select_pairs(case, args.pairs)]
-
-
 def _top_k(text: str) -> int | None:
     return None if text == "all" else int(text)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write the result whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput(f"{path}: cannot be written: {error.strerror}", uri=str(path)) from error

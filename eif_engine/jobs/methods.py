@@ -16,13 +16,11 @@ from eif_engine.baselines.training_set import TrainingSet
 from eif_engine.config import Distance, InfluenceConfig
 from eif_engine.data.rows import FeatureRows
 from eif_engine.jobs.rank import rank
+from eif_engine.jobs.score import MEMORY_BYTES
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.method_config import Method, MethodConfig
 from eif_engine.models.head import Head
 from eif_engine.types import Progress, Query, no_progress
-
-MEMORY_BYTES = 1 << 30
-"""Default budget."""
 
 Scores = Iterator[tuple[Query, NDArray[np.float64]]]
 

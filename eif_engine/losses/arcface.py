@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from eif_engine.losses.angular_margin import AngularMargin
 from eif_engine.losses.cosine import SoftmaxState
+from eif_engine.losses.proxies import ProxyPerClass
 
 
 @dataclass(frozen=True)
-class ArcFace:
+class ArcFace(ProxyPerClass):
     """`L(x) = -log softmax_c(scale cos_c)` at the label of x, whose own cosine is that of its angle plus the margin.
 
     Past the angle pi - margin, where the cosine would rise again, it is `cos - margin sin(margin)` (see AngularMargin).
@@ -24,39 +24,19 @@ class ArcFace:
         margin: In degrees, from 0 to below 180; 28.6 (0.5 in radians) as published.
     """
 
-    proxies_CD: Tensor
     scale: float = 64.0
     margin: float = 28.6
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.proxies_CD.shape[0]
-
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        return self.proxies_CD.shape[1]
-
     def per_sample(self, z_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Losses (N,)."""
-        cosine_NC, index = F.normalize(z_ND, dim=1) @ self.representatives_PD.T, labels_N[:, None]
+        cosine_NC, index = self.cosines(z_ND), labels_N[:, None]
         target = AngularMargin(cosine_NC.gather(1, index), self.margin).value
         logits_NC = self.scale * cosine_NC.scatter(1, index, target)
         return F.cross_entropy(logits_NC, labels_N, reduction="none")
 
-    @property
-    def representatives_PD(self) -> Tensor:
-        """Normalised weight vectors."""
-        return F.normalize(self.proxies_CD, dim=1)
-
     def at(self, cosine_BP: Tensor, labels_B: Tensor) -> ArcFaceState:
         """The losses near these cosines to the weight vectors. Overwrites cosine_BP."""
         return ArcFaceState(self, cosine_BP, labels_B)
-
-    def to(self, *, device: torch.device | str, dtype: torch.dtype) -> ArcFace:
-        """The same loss elsewhere."""
-        return ArcFace(self.proxies_CD.to(device, dtype), self.scale, self.margin)
 
 
 class ArcFaceState:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from eif_engine.losses.cosine import SoftmaxState
+from eif_engine.losses.proxies import ProxyPerClass
 
 
 @dataclass(frozen=True)
-class CosFace:
+class CosFace(ProxyPerClass):
     """`L(x) = -log softmax_c(scale (cos_c - margin [c is the label]))` at the label of x.
 
     Attributes:
@@ -21,37 +21,17 @@ class CosFace:
         margin: 0.35 as published.
     """
 
-    proxies_CD: Tensor
     scale: float = 64.0
     margin: float = 0.35
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.proxies_CD.shape[0]
-
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        return self.proxies_CD.shape[1]
-
     def per_sample(self, z_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Losses (N,)."""
-        cosine_NC = F.normalize(z_ND, dim=1) @ self.representatives_PD.T
+        cosine_NC = self.cosines(z_ND)
         return F.cross_entropy(self._logits(cosine_NC, labels_N), labels_N, reduction="none")
-
-    @property
-    def representatives_PD(self) -> Tensor:
-        """Normalised weight vectors."""
-        return F.normalize(self.proxies_CD, dim=1)
 
     def at(self, cosine_BP: Tensor, labels_B: Tensor) -> SoftmaxState:
         """The losses near these cosines to the weight vectors."""
         return SoftmaxState(self._logits(cosine_BP, labels_B), labels_B, self.scale)
-
-    def to(self, *, device: torch.device | str, dtype: torch.dtype) -> CosFace:
-        """The same loss elsewhere."""
-        return CosFace(self.proxies_CD.to(device, dtype), self.scale, self.margin)
 
     def _logits(self, cosine_NC: Tensor, labels_N: Tensor) -> Tensor:
         index = labels_N[:, None]

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eif_engine.losses.cosine import fits
+from eif_engine.losses.proxies import ProxyPerClass
 
 
 @dataclass(frozen=True)
-class ProxyAnchor:
+class ProxyAnchor(ProxyPerClass):
     """The loss of a batch of one sample, with s its cosines to the proxies and y its label.
 
         L(x) = log(1 + exp(-alpha (s_y - margin))) + 1/C sum_(c is not y) log(1 + exp(alpha (s_c + margin)))
@@ -26,40 +27,20 @@ class ProxyAnchor:
         alpha: Scale of the cosines; 32 as published.
     """
 
-    proxies_CD: Tensor
     margin: float = 0.1
     alpha: float = 32.0
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.proxies_CD.shape[0]
-
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        return self.proxies_CD.shape[1]
-
     def per_sample(self, z_ND: Tensor, labels_N: Tensor) -> Tensor:
         """Losses (N,)."""
-        cosine_NC = F.normalize(z_ND, dim=1) @ self.representatives_PD.T
+        cosine_NC = self.cosines(z_ND)
         negative_NC = _softplus(self.alpha * (cosine_NC + self.margin))
         index = labels_N[:, None]
         positive_N = _softplus(-self.alpha * (cosine_NC.gather(1, index)[:, 0] - self.margin))
         return positive_N + negative_NC.scatter(1, index, 0.0).sum(1) / self.num_classes
 
-    @property
-    def representatives_PD(self) -> Tensor:
-        """Normalised proxies."""
-        return F.normalize(self.proxies_CD, dim=1)
-
     def at(self, cosine_BP: Tensor, labels_B: Tensor) -> ProxyAnchorState:
         """The losses near these cosines to the proxies. Overwrites cosine_BP."""
         return ProxyAnchorState(self, cosine_BP, labels_B)
-
-    def to(self, *, device: torch.device | str, dtype: torch.dtype) -> ProxyAnchor:
-        """The same loss elsewhere."""
-        return ProxyAnchor(self.proxies_CD.to(device, dtype), self.margin, self.alpha)
 
 
 def _softplus(exponent: Tensor) -> Tensor:

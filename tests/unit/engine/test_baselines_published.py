@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from eif_engine.cases import load_case
-from eif_engine.cli.score import group_query
+from eif_engine.cli.inputs import group_query
 from eif_engine.config import InfluenceConfig, QueryKind
 from eif_engine.jobs.methods import rank_by
 from eif_engine.jobs.queries import pair_query, row_pairs

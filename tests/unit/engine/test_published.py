@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from eif_engine.cases import Case, load_case
-from eif_engine.cli.score import group_query
+from eif_engine.cli.inputs import group_query
 from eif_engine.config import InfluenceConfig, PublishedSteps, QueryKind
 from eif_engine.jobs.queries import confusions, pair_query, row_pairs
 from eif_engine.jobs.rank import rank
