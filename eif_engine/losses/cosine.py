@@ -7,6 +7,7 @@ keeps the relative accuracy of the dtype and lets float32 serve.
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf
 from typing import Protocol, runtime_checkable
 
@@ -87,6 +88,11 @@ class SoftmaxState:
         nothing = _next_to_nothing(logits_BC.dtype)
         self._log_others_BC = logits_BC.sub_(log_total_B[:, None]).scatter_(1, self._label_B1, nothing)
 
+    @cached_property
+    def _others_BC(self) -> Tensor:
+        """Probabilities at theta_0, but the label's own."""
+        return self._log_others_BC.exp()
+
     def slope(self) -> Tensor:
         """dL/dcos (B, C) at theta_0."""
         slope_BC = self._scale * self._log_others_BC.exp()
@@ -109,10 +115,11 @@ class SoftmaxState:
 
     def _short_change(self, delta_TBC: Tensor, label_TB: Tensor) -> Tensor:
         """Changes where all exponents are below `_SHORT`: `exp(x) - 1 = 2 t / (1 - t)`, t = tanh(x / 2)."""
-        tanh_TBC = torch.add((-0.5 * label_TB)[..., None], delta_TBC, alpha=0.5 * self._scale).tanh_()
-        half_TBC = tanh_TBC.div_(1 - tanh_TBC)
-        moved_TB: Tensor = torch.linalg.vecdot(self._log_others_BC.exp(), half_TBC)
-        return moved_TB.mul_(2).log1p_()
+        half_TBC = torch.add((-0.5 * label_TB)[..., None], delta_TBC, alpha=0.5 * self._scale, out=delta_TBC)
+        tanh_TBC = half_TBC.tanh()
+        ratio_TBC = tanh_TBC.div_(torch.sub(1, tanh_TBC, out=delta_TBC))
+        # Not a product of matrices: what comes out for a theta would depend on how many come with it.
+        return ratio_TBC.mul_(self._others_BC).sum(2).mul_(2).log1p_()
 
     def _mixed_change(self, delta_TBC: Tensor, label_TB: Tensor) -> Tensor:
         """Changes from sums of exponentials; those that have lost digits in them are worked out anew."""
