@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from eif.influence.v1 import audit_pb2 as eif_dot_influence_dot_v1_dot_audit__pb2
 from eif.influence.v1 import job_pb2 as eif_dot_influence_dot_v1_dot_job__pb2
 from eif.influence.v1 import results_pb2 as eif_dot_influence_dot_v1_dot_results__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -31,7 +32,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(eif/influence/v1/influence_service.proto\x12\x10\x65if.influence.v1\x1a\x1a\x65if/influence/v1/job.proto\x1a\x1e\x65if/influence/v1/results.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x01\n\x19\x43reateInfluenceJobRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \x12\x1einfluence.eif.dev/InfluenceJob\x12;\n\rinfluence_job\x18\x02 \x01(\x0b\x32\x1e.eif.influence.v1.InfluenceJobB\x04\xe2\x41\x01\x02\x12\x1e\n\x10influence_job_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"O\n\x16GetInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"\xb8\x01\n\x18ListInfluenceJobsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \x12\x1einfluence.eif.dev/InfluenceJob\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x06states\x18\x04 \x03(\x0e\x32\x1a.eif.influence.v1.JobStateB\x04\xe2\x41\x01\x01\"l\n\x19ListInfluenceJobsResponse\x12\x36\n\x0einfluence_jobs\x18\x01 \x03(\x0b\x32\x1e.eif.influence.v1.InfluenceJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x19\x43\x61ncelInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"f\n\x19\x44\x65leteInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x18WatchInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"\x8d\x01\n\x11InfluenceJobEvent\x12\x35\n\rinfluence_job\x18\x01 \x01(\x0b\x32\x1e.eif.influence.v1.InfluenceJob\x12\x11\n\theartbeat\x18\x02 \x01(\x08\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcd\x01\n\x15ListJobResultsRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x32\n\x05table\x18\x02 \x01(\x0e\x32\x1d.eif.influence.v1.ResultTableB\x04\xe2\x41\x01\x02\x12\x16\n\x08query_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"p\n\x16ListJobResultsResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x1b.eif.influence.v1.ResultRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\"\xeb\x01\n\x1aStreamRankedSamplesRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x16\n\x08query_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x05order\x18\x03 \x01(\x0e\x32\x1b.eif.influence.v1.RankOrderB\x04\xe2\x41\x01\x01\x12\x16\n\x08max_rows\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nchunk_rows\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cresume_token\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x16\n\x14GetServerInfoRequest\"\x9a\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x13\n\x0buri_schemes\x18\x03 \x03(\t\x12!\n\x19\x64\x65\x66\x61ult_output_uri_prefix\x18\x04 \x01(\t\x12\x18\n\x10max_running_jobs\x18\x05 \x01(\x05\x12\x18\n\x10max_pending_jobs\x18\x06 \x01(\x05\x32\x8f\x07\n\x10InfluenceService\x12\x61\n\x12\x43reateInfluenceJob\x12+.eif.influence.v1.CreateInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12[\n\x0fGetInfluenceJob\x12(.eif.influence.v1.GetInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12l\n\x11ListInfluenceJobs\x12*.eif.influence.v1.ListInfluenceJobsRequest\x1a+.eif.influence.v1.ListInfluenceJobsResponse\x12\x61\n\x12\x43\x61ncelInfluenceJob\x12+.eif.influence.v1.CancelInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12Y\n\x12\x44\x65leteInfluenceJob\x12+.eif.influence.v1.DeleteInfluenceJobRequest\x1a\x16.google.protobuf.Empty\x12\x66\n\x11WatchInfluenceJob\x12*.eif.influence.v1.WatchInfluenceJobRequest\x1a#.eif.influence.v1.InfluenceJobEvent0\x01\x12\x63\n\x0eListJobResults\x12\'.eif.influence.v1.ListJobResultsRequest\x1a(.eif.influence.v1.ListJobResultsResponse\x12k\n\x13StreamRankedSamples\x12,.eif.influence.v1.StreamRankedSamplesRequest\x1a$.eif.influence.v1.RankedSamplesChunk0\x01\x12U\n\rGetServerInfo\x12&.eif.influence.v1.GetServerInfoRequest\x1a\x1c.eif.influence.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(eif/influence/v1/influence_service.proto\x12\x10\x65if.influence.v1\x1a\x1c\x65if/influence/v1/audit.proto\x1a\x1a\x65if/influence/v1/job.proto\x1a\x1e\x65if/influence/v1/results.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x01\n\x19\x43reateInfluenceJobRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \x12\x1einfluence.eif.dev/InfluenceJob\x12;\n\rinfluence_job\x18\x02 \x01(\x0b\x32\x1e.eif.influence.v1.InfluenceJobB\x04\xe2\x41\x01\x02\x12\x1e\n\x10influence_job_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"O\n\x16GetInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"\xb8\x01\n\x18ListInfluenceJobsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \x12\x1einfluence.eif.dev/InfluenceJob\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x06states\x18\x04 \x03(\x0e\x32\x1a.eif.influence.v1.JobStateB\x04\xe2\x41\x01\x01\"l\n\x19ListInfluenceJobsResponse\x12\x36\n\x0einfluence_jobs\x18\x01 \x03(\x0b\x32\x1e.eif.influence.v1.InfluenceJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x19\x43\x61ncelInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"f\n\x19\x44\x65leteInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x18WatchInfluenceJobRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\"\x8d\x01\n\x11InfluenceJobEvent\x12\x35\n\rinfluence_job\x18\x01 \x01(\x0b\x32\x1e.eif.influence.v1.InfluenceJob\x12\x11\n\theartbeat\x18\x02 \x01(\x08\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcd\x01\n\x15ListJobResultsRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x32\n\x05table\x18\x02 \x01(\x0e\x32\x1d.eif.influence.v1.ResultTableB\x04\xe2\x41\x01\x02\x12\x16\n\x08query_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"p\n\x16ListJobResultsResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x1b.eif.influence.v1.ResultRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\"\xeb\x01\n\x1aStreamRankedSamplesRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x16\n\x08query_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x05order\x18\x03 \x01(\x0e\x32\x1b.eif.influence.v1.RankOrderB\x04\xe2\x41\x01\x01\x12\x16\n\x08max_rows\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nchunk_rows\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cresume_token\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"u\n\x12ReadJobFileRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x12\n\x04\x66ile\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06offset\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x14\x45valuateAuditRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x39\n\x08\x62\x61seline\x18\x02 \x01(\tB\'\xe2\x41\x01\x01\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x14\n\x06policy\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x8f\x02\n\x14\x43ompareAuditsRequest\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12\x39\n\x08\x62\x61seline\x18\x02 \x01(\tB\'\xe2\x41\x01\x02\xfa\x41 \n\x1einfluence.eif.dev/InfluenceJob\x12=\n\x07\x63hanges\x18\x03 \x03(\x0e\x32&.eif.influence.v1.FindingChange.ChangeB\x04\xe2\x41\x01\x01\x12\x13\n\x05kinds\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x91\x01\n\x15\x43ompareAuditsResponse\x12-\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1d.eif.influence.v1.ChangeCount\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.eif.influence.v1.FindingChange\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x16\n\x14GetServerInfoRequest\"\x9a\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x13\n\x0buri_schemes\x18\x03 \x03(\t\x12!\n\x19\x64\x65\x66\x61ult_output_uri_prefix\x18\x04 \x01(\t\x12\x18\n\x10max_running_jobs\x18\x05 \x01(\x05\x12\x18\n\x10max_pending_jobs\x18\x06 \x01(\x05\x32\x9e\t\n\x10InfluenceService\x12\x61\n\x12\x43reateInfluenceJob\x12+.eif.influence.v1.CreateInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12[\n\x0fGetInfluenceJob\x12(.eif.influence.v1.GetInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12l\n\x11ListInfluenceJobs\x12*.eif.influence.v1.ListInfluenceJobsRequest\x1a+.eif.influence.v1.ListInfluenceJobsResponse\x12\x61\n\x12\x43\x61ncelInfluenceJob\x12+.eif.influence.v1.CancelInfluenceJobRequest\x1a\x1e.eif.influence.v1.InfluenceJob\x12Y\n\x12\x44\x65leteInfluenceJob\x12+.eif.influence.v1.DeleteInfluenceJobRequest\x1a\x16.google.protobuf.Empty\x12\x66\n\x11WatchInfluenceJob\x12*.eif.influence.v1.WatchInfluenceJobRequest\x1a#.eif.influence.v1.InfluenceJobEvent0\x01\x12\x63\n\x0eListJobResults\x12\'.eif.influence.v1.ListJobResultsRequest\x1a(.eif.influence.v1.ListJobResultsResponse\x12k\n\x13StreamRankedSamples\x12,.eif.influence.v1.StreamRankedSamplesRequest\x1a$.eif.influence.v1.RankedSamplesChunk0\x01\x12R\n\x0bReadJobFile\x12$.eif.influence.v1.ReadJobFileRequest\x1a\x1b.eif.influence.v1.FileChunk0\x01\x12W\n\rEvaluateAudit\x12&.eif.influence.v1.EvaluateAuditRequest\x1a\x1e.eif.influence.v1.AuditVerdict\x12`\n\rCompareAudits\x12&.eif.influence.v1.CompareAuditsRequest\x1a\'.eif.influence.v1.CompareAuditsResponse\x12U\n\rGetServerInfo\x12&.eif.influence.v1.GetServerInfoRequest\x1a\x1c.eif.influence.v1.ServerInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -88,32 +89,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMRANKEDSAMPLESREQUEST'].fields_by_name['chunk_rows']._serialized_options = b'\342A\001\001'
   _globals['_STREAMRANKEDSAMPLESREQUEST'].fields_by_name['resume_token']._loaded_options = None
   _globals['_STREAMRANKEDSAMPLESREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001'
-  _globals['_CREATEINFLUENCEJOBREQUEST']._serialized_start=274
-  _globals['_CREATEINFLUENCEJOBREQUEST']._serialized_end=514
-  _globals['_GETINFLUENCEJOBREQUEST']._serialized_start=516
-  _globals['_GETINFLUENCEJOBREQUEST']._serialized_end=595
-  _globals['_LISTINFLUENCEJOBSREQUEST']._serialized_start=598
-  _globals['_LISTINFLUENCEJOBSREQUEST']._serialized_end=782
-  _globals['_LISTINFLUENCEJOBSRESPONSE']._serialized_start=784
-  _globals['_LISTINFLUENCEJOBSRESPONSE']._serialized_end=892
-  _globals['_CANCELINFLUENCEJOBREQUEST']._serialized_start=894
-  _globals['_CANCELINFLUENCEJOBREQUEST']._serialized_end=976
-  _globals['_DELETEINFLUENCEJOBREQUEST']._serialized_start=978
-  _globals['_DELETEINFLUENCEJOBREQUEST']._serialized_end=1080
-  _globals['_WATCHINFLUENCEJOBREQUEST']._serialized_start=1082
-  _globals['_WATCHINFLUENCEJOBREQUEST']._serialized_end=1163
-  _globals['_INFLUENCEJOBEVENT']._serialized_start=1166
-  _globals['_INFLUENCEJOBEVENT']._serialized_end=1307
-  _globals['_LISTJOBRESULTSREQUEST']._serialized_start=1310
-  _globals['_LISTJOBRESULTSREQUEST']._serialized_end=1515
-  _globals['_LISTJOBRESULTSRESPONSE']._serialized_start=1517
-  _globals['_LISTJOBRESULTSRESPONSE']._serialized_end=1629
-  _globals['_STREAMRANKEDSAMPLESREQUEST']._serialized_start=1632
-  _globals['_STREAMRANKEDSAMPLESREQUEST']._serialized_end=1867
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1869
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1891
-  _globals['_SERVERINFO']._serialized_start=1894
-  _globals['_SERVERINFO']._serialized_end=2048
-  _globals['_INFLUENCESERVICE']._serialized_start=2051
-  _globals['_INFLUENCESERVICE']._serialized_end=2962
+  _globals['_READJOBFILEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_READJOBFILEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A \n\036influence.eif.dev/InfluenceJob'
+  _globals['_READJOBFILEREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_READJOBFILEREQUEST'].fields_by_name['file']._serialized_options = b'\342A\001\002'
+  _globals['_READJOBFILEREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_READJOBFILEREQUEST'].fields_by_name['offset']._serialized_options = b'\342A\001\001'
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A \n\036influence.eif.dev/InfluenceJob'
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['baseline']._loaded_options = None
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['baseline']._serialized_options = b'\342A\001\001\372A \n\036influence.eif.dev/InfluenceJob'
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['policy']._loaded_options = None
+  _globals['_EVALUATEAUDITREQUEST'].fields_by_name['policy']._serialized_options = b'\342A\001\001'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A \n\036influence.eif.dev/InfluenceJob'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['baseline']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['baseline']._serialized_options = b'\342A\001\002\372A \n\036influence.eif.dev/InfluenceJob'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['changes']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['changes']._serialized_options = b'\342A\001\001'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['kinds']._serialized_options = b'\342A\001\001'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_COMPAREAUDITSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEINFLUENCEJOBREQUEST']._serialized_start=304
+  _globals['_CREATEINFLUENCEJOBREQUEST']._serialized_end=544
+  _globals['_GETINFLUENCEJOBREQUEST']._serialized_start=546
+  _globals['_GETINFLUENCEJOBREQUEST']._serialized_end=625
+  _globals['_LISTINFLUENCEJOBSREQUEST']._serialized_start=628
+  _globals['_LISTINFLUENCEJOBSREQUEST']._serialized_end=812
+  _globals['_LISTINFLUENCEJOBSRESPONSE']._serialized_start=814
+  _globals['_LISTINFLUENCEJOBSRESPONSE']._serialized_end=922
+  _globals['_CANCELINFLUENCEJOBREQUEST']._serialized_start=924
+  _globals['_CANCELINFLUENCEJOBREQUEST']._serialized_end=1006
+  _globals['_DELETEINFLUENCEJOBREQUEST']._serialized_start=1008
+  _globals['_DELETEINFLUENCEJOBREQUEST']._serialized_end=1110
+  _globals['_WATCHINFLUENCEJOBREQUEST']._serialized_start=1112
+  _globals['_WATCHINFLUENCEJOBREQUEST']._serialized_end=1193
+  _globals['_INFLUENCEJOBEVENT']._serialized_start=1196
+  _globals['_INFLUENCEJOBEVENT']._serialized_end=1337
+  _globals['_LISTJOBRESULTSREQUEST']._serialized_start=1340
+  _globals['_LISTJOBRESULTSREQUEST']._serialized_end=1545
+  _globals['_LISTJOBRESULTSRESPONSE']._serialized_start=1547
+  _globals['_LISTJOBRESULTSRESPONSE']._serialized_end=1659
+  _globals['_STREAMRANKEDSAMPLESREQUEST']._serialized_start=1662
+  _globals['_STREAMRANKEDSAMPLESREQUEST']._serialized_end=1897
+  _globals['_READJOBFILEREQUEST']._serialized_start=1899
+  _globals['_READJOBFILEREQUEST']._serialized_end=2016
+  _globals['_EVALUATEAUDITREQUEST']._serialized_start=2019
+  _globals['_EVALUATEAUDITREQUEST']._serialized_end=2177
+  _globals['_COMPAREAUDITSREQUEST']._serialized_start=2180
+  _globals['_COMPAREAUDITSREQUEST']._serialized_end=2451
+  _globals['_COMPAREAUDITSRESPONSE']._serialized_start=2454
+  _globals['_COMPAREAUDITSRESPONSE']._serialized_end=2599
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2601
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2623
+  _globals['_SERVERINFO']._serialized_start=2626
+  _globals['_SERVERINFO']._serialized_end=2780
+  _globals['_INFLUENCESERVICE']._serialized_start=2783
+  _globals['_INFLUENCESERVICE']._serialized_end=3965
 # @@protoc_insertion_point(module_scope)

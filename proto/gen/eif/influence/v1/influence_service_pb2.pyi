@@ -4,6 +4,7 @@ isort:skip_file
 Runs influence and relabel jobs and serves their results."""
 
 from collections import abc as _abc
+from eif.influence.v1 import audit_pb2 as _audit_pb2
 from eif.influence.v1 import job_pb2 as _job_pb2
 from eif.influence.v1 import results_pb2 as _results_pb2
 from google.protobuf import descriptor as _descriptor
@@ -362,6 +363,146 @@ class StreamRankedSamplesRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamRankedSamplesRequest: _TypeAlias = StreamRankedSamplesRequest  # noqa: Y015
+
+@_typing.final
+class ReadJobFileRequest(_message.Message):
+    """Request of ReadJobFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The job."""
+    file: _builtins.str
+    """`report.html`, `<table>.parquet`, or another name among `output.files`."""
+    offset: _builtins.int
+    """Byte to start at: to go on after a stream that broke."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        file: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadJobFileRequest: _TypeAlias = ReadJobFileRequest  # noqa: Y015
+
+@_typing.final
+class EvaluateAuditRequest(_message.Message):
+    """Request of EvaluateAudit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The audit."""
+    baseline: _builtins.str
+    """The audit to compare with; needed by rules about changes."""
+    policy: _builtins.str
+    """The policy, YAML, at most 64 KiB; empty means the default policy of the server (docs/gate.md)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        baseline: _builtins.str = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "name", b"name", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluateAuditRequest: _TypeAlias = EvaluateAuditRequest  # noqa: Y015
+
+@_typing.final
+class CompareAuditsRequest(_message.Message):
+    """Request of CompareAudits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The audit."""
+    baseline: _builtins.str
+    """The earlier one."""
+    page_size: _builtins.int
+    """0 means 1,000; at most 10,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the other fields unchanged."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_audit_pb2.FindingChange.Change.ValueType]:
+        """Only these changes; empty means new and fixed."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only findings of these kinds, such as `label_issue`; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        baseline: _builtins.str = ...,
+        changes: _abc.Iterable[_audit_pb2.FindingChange.Change.ValueType] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "changes", b"changes", "kinds", b"kinds", "name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareAuditsRequest: _TypeAlias = CompareAuditsRequest  # noqa: Y015
+
+@_typing.final
+class CompareAuditsResponse(_message.Message):
+    """Response of CompareAudits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.ChangeCount]:
+        """How many of each kind."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.FindingChange]:
+        """The findings: new ones first, then fixed, then persisting; within each by kind and finding id."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[_audit_pb2.ChangeCount] | None = ...,
+        changes: _abc.Iterable[_audit_pb2.FindingChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "counts", b"counts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareAuditsResponse: _TypeAlias = CompareAuditsResponse  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):

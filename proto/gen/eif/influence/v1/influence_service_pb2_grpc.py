@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from eif.influence.v1 import audit_pb2 as eif_dot_influence_dot_v1_dot_audit__pb2
 from eif.influence.v1 import influence_service_pb2 as eif_dot_influence_dot_v1_dot_influence__service__pb2
 from eif.influence.v1 import job_pb2 as eif_dot_influence_dot_v1_dot_job__pb2
 from eif.influence.v1 import results_pb2 as eif_dot_influence_dot_v1_dot_results__pb2
@@ -78,6 +79,21 @@ class InfluenceServiceStub(object):
                 request_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.StreamRankedSamplesRequest.SerializeToString,
                 response_deserializer=eif_dot_influence_dot_v1_dot_results__pb2.RankedSamplesChunk.FromString,
                 _registered_method=True)
+        self.ReadJobFile = channel.unary_stream(
+                '/eif.influence.v1.InfluenceService/ReadJobFile',
+                request_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.ReadJobFileRequest.SerializeToString,
+                response_deserializer=eif_dot_influence_dot_v1_dot_audit__pb2.FileChunk.FromString,
+                _registered_method=True)
+        self.EvaluateAudit = channel.unary_unary(
+                '/eif.influence.v1.InfluenceService/EvaluateAudit',
+                request_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.EvaluateAuditRequest.SerializeToString,
+                response_deserializer=eif_dot_influence_dot_v1_dot_audit__pb2.AuditVerdict.FromString,
+                _registered_method=True)
+        self.CompareAudits = channel.unary_unary(
+                '/eif.influence.v1.InfluenceService/CompareAudits',
+                request_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsRequest.SerializeToString,
+                response_deserializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/eif.influence.v1.InfluenceService/GetServerInfo',
                 request_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -145,6 +161,27 @@ class InfluenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadJobFile(self, request, context):
+        """Streams the bytes of a file of a succeeded job: a table as Parquet, report.html, a picture.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EvaluateAudit(self, request, context):
+        """Judges a succeeded audit by a policy: PASS, WARN or FAIL, with reasons.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareAudits(self, request, context):
+        """Pages through what is new, fixed and persisting between two audits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """What this server is and what its limits are.
         """
@@ -194,6 +231,21 @@ def add_InfluenceServiceServicer_to_server(servicer, server):
                     servicer.StreamRankedSamples,
                     request_deserializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.StreamRankedSamplesRequest.FromString,
                     response_serializer=eif_dot_influence_dot_v1_dot_results__pb2.RankedSamplesChunk.SerializeToString,
+            ),
+            'ReadJobFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadJobFile,
+                    request_deserializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.ReadJobFileRequest.FromString,
+                    response_serializer=eif_dot_influence_dot_v1_dot_audit__pb2.FileChunk.SerializeToString,
+            ),
+            'EvaluateAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateAudit,
+                    request_deserializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.EvaluateAuditRequest.FromString,
+                    response_serializer=eif_dot_influence_dot_v1_dot_audit__pb2.AuditVerdict.SerializeToString,
+            ),
+            'CompareAudits': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareAudits,
+                    request_deserializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsRequest.FromString,
+                    response_serializer=eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -418,6 +470,87 @@ class InfluenceService(object):
             '/eif.influence.v1.InfluenceService/StreamRankedSamples',
             eif_dot_influence_dot_v1_dot_influence__service__pb2.StreamRankedSamplesRequest.SerializeToString,
             eif_dot_influence_dot_v1_dot_results__pb2.RankedSamplesChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadJobFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/eif.influence.v1.InfluenceService/ReadJobFile',
+            eif_dot_influence_dot_v1_dot_influence__service__pb2.ReadJobFileRequest.SerializeToString,
+            eif_dot_influence_dot_v1_dot_audit__pb2.FileChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eif.influence.v1.InfluenceService/EvaluateAudit',
+            eif_dot_influence_dot_v1_dot_influence__service__pb2.EvaluateAuditRequest.SerializeToString,
+            eif_dot_influence_dot_v1_dot_audit__pb2.AuditVerdict.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareAudits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eif.influence.v1.InfluenceService/CompareAudits',
+            eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsRequest.SerializeToString,
+            eif_dot_influence_dot_v1_dot_influence__service__pb2.CompareAuditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Runs influence and relabel jobs and serves their results."""
 
 from collections import abc as _abc
+from eif.influence.v1 import audit_pb2 as _audit_pb2
 from eif.influence.v1 import influence_service_pb2 as _influence_service_pb2
 from eif.influence.v1 import job_pb2 as _job_pb2
 from eif.influence.v1 import results_pb2 as _results_pb2
@@ -52,6 +53,12 @@ class InfluenceServiceStub:
     """Pages through a table of a succeeded job."""
     StreamRankedSamples: _grpc.UnaryStreamMultiCallable[_influence_service_pb2.StreamRankedSamplesRequest, _results_pb2.RankedSamplesChunk]
     """Streams a ranking of a succeeded job in its total order: score, then sample id."""
+    ReadJobFile: _grpc.UnaryStreamMultiCallable[_influence_service_pb2.ReadJobFileRequest, _audit_pb2.FileChunk]
+    """Streams the bytes of a file of a succeeded job: a table as Parquet, report.html, a picture."""
+    EvaluateAudit: _grpc.UnaryUnaryMultiCallable[_influence_service_pb2.EvaluateAuditRequest, _audit_pb2.AuditVerdict]
+    """Judges a succeeded audit by a policy: PASS, WARN or FAIL, with reasons."""
+    CompareAudits: _grpc.UnaryUnaryMultiCallable[_influence_service_pb2.CompareAuditsRequest, _influence_service_pb2.CompareAuditsResponse]
+    """Pages through what is new, fixed and persisting between two audits."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_influence_service_pb2.GetServerInfoRequest, _influence_service_pb2.ServerInfo]
     """What this server is and what its limits are."""
 
@@ -76,6 +83,12 @@ class InfluenceServiceAsyncStub(InfluenceServiceStub):
     """Pages through a table of a succeeded job."""
     StreamRankedSamples: _aio.UnaryStreamMultiCallable[_influence_service_pb2.StreamRankedSamplesRequest, _results_pb2.RankedSamplesChunk]  # type: ignore[assignment]
     """Streams a ranking of a succeeded job in its total order: score, then sample id."""
+    ReadJobFile: _aio.UnaryStreamMultiCallable[_influence_service_pb2.ReadJobFileRequest, _audit_pb2.FileChunk]  # type: ignore[assignment]
+    """Streams the bytes of a file of a succeeded job: a table as Parquet, report.html, a picture."""
+    EvaluateAudit: _aio.UnaryUnaryMultiCallable[_influence_service_pb2.EvaluateAuditRequest, _audit_pb2.AuditVerdict]  # type: ignore[assignment]
+    """Judges a succeeded audit by a policy: PASS, WARN or FAIL, with reasons."""
+    CompareAudits: _aio.UnaryUnaryMultiCallable[_influence_service_pb2.CompareAuditsRequest, _influence_service_pb2.CompareAuditsResponse]  # type: ignore[assignment]
+    """Pages through what is new, fixed and persisting between two audits."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_influence_service_pb2.GetServerInfoRequest, _influence_service_pb2.ServerInfo]  # type: ignore[assignment]
     """What this server is and what its limits are."""
 
@@ -145,6 +158,30 @@ class InfluenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_results_pb2.RankedSamplesChunk], _abc.AsyncIterator[_results_pb2.RankedSamplesChunk]]:
         """Streams a ranking of a succeeded job in its total order: score, then sample id."""
+
+    @_abc_1.abstractmethod
+    def ReadJobFile(
+        self,
+        request: _influence_service_pb2.ReadJobFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.FileChunk], _abc.AsyncIterator[_audit_pb2.FileChunk]]:
+        """Streams the bytes of a file of a succeeded job: a table as Parquet, report.html, a picture."""
+
+    @_abc_1.abstractmethod
+    def EvaluateAudit(
+        self,
+        request: _influence_service_pb2.EvaluateAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AuditVerdict, _abc.Awaitable[_audit_pb2.AuditVerdict]]:
+        """Judges a succeeded audit by a policy: PASS, WARN or FAIL, with reasons."""
+
+    @_abc_1.abstractmethod
+    def CompareAudits(
+        self,
+        request: _influence_service_pb2.CompareAuditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_influence_service_pb2.CompareAuditsResponse, _abc.Awaitable[_influence_service_pb2.CompareAuditsResponse]]:
+        """Pages through what is new, fixed and persisting between two audits."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(

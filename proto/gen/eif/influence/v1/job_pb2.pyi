@@ -217,6 +217,8 @@ class InfluenceJob(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     RELABEL_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     OUTPUT_URI_PREFIX_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -250,6 +252,14 @@ class InfluenceJob(_message.Message):
     @_builtins.property
     def relabel(self) -> Global___RelabelSpec:
         """Suggest labels for training samples."""
+
+    @_builtins.property
+    def audit(self) -> Global___AuditSpec:
+        """Audit a model and its data: everything that a retraining loop asks for."""
+
+    @_builtins.property
+    def explain(self) -> Global___ExplainSpec:
+        """Explain why pairs of samples look alike."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -291,6 +301,8 @@ class InfluenceJob(_message.Message):
         display_name: _builtins.str = ...,
         rank: Global___RankSpec | None = ...,
         relabel: Global___RelabelSpec | None = ...,
+        audit: Global___AuditSpec | None = ...,
+        explain: Global___ExplainSpec | None = ...,
         output_uri_prefix: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         state: Global___JobState.ValueType = ...,
@@ -304,11 +316,11 @@ class InfluenceJob(_message.Message):
         output: Global___JobOutput | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "output", b"output", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "explain", b"explain", "output", b"output", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "etag", b"etag", "labels", b"labels", "name", b"name", "output", b"output", "output_uri_prefix", b"output_uri_prefix", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "etag", b"etag", "explain", b"explain", "labels", b"labels", "name", b"name", "output", b"output", "output_uri_prefix", b"output_uri_prefix", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["rank", "relabel"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["rank", "relabel", "audit", "explain"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
@@ -413,6 +425,7 @@ class JobOutput(_message.Message):
     TABLES_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     manifest_uri: _builtins.str
     """URI of the job's MANIFEST.json. It names each table with its sha256, and the provenance."""
     manifest_sha256: _builtins.str
@@ -429,6 +442,10 @@ class JobOutput(_message.Message):
     def provenance(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Facts of the run by name: `engine_version`, `device`, `seed`, `model_sha256` and so on."""
 
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputFile]:
+        """The other files that the job wrote, such as `report.html`. ReadJobFile reads them, and the tables."""
+
     def __init__(
         self,
         *,
@@ -437,14 +454,49 @@ class JobOutput(_message.Message):
         tables: _abc.Iterable[Global___OutputTable] | None = ...,
         figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         provenance: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        files: _abc.Iterable[Global___OutputFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "manifest_sha256", b"manifest_sha256", "manifest_uri", b"manifest_uri", "provenance", b"provenance", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "files", b"files", "manifest_sha256", b"manifest_sha256", "manifest_uri", b"manifest_uri", "provenance", b"provenance", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobOutput: _TypeAlias = JobOutput  # noqa: Y015
+
+@_typing.final
+class OutputFile(_message.Message):
+    """A file among the results that is not a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Relative to MANIFEST.json."""
+    uri: _builtins.str
+    """Where it is."""
+    sha256: _builtins.str
+    """Its digest, hex."""
+    size_bytes: _builtins.int
+    """Its size in bytes."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputFile: _TypeAlias = OutputFile  # noqa: Y015
 
 @_typing.final
 class OutputTable(_message.Message):
@@ -457,7 +509,7 @@ class OutputTable(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`ranking`, `relabel`, `pairs` or `quarantine`."""
+    """`ranking`, `relabel`, `pairs`, `quarantine`, or one of an audit (docs/audit.md)."""
     uri: _builtins.str
     """Where it is."""
     sha256: _builtins.str
@@ -942,3 +994,140 @@ class RunOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_quarantined_fraction) -> _WhichOneofReturnType__max_quarantined_fraction | None: ...
 
 Global___RunOptions: _TypeAlias = RunOptions  # noqa: Y015
+
+@_typing.final
+class AuditSpec(_message.Message):
+    """Audits a model and its data in one pass over cached features: retrieval quality, confusions and who is behind them, label
+    issues, class advice, duplicates, leaks, outliers, and the proof that acting on it helps. Writes the tables of a rank job (its
+    queries are the confusion groups), those of docs/audit.md, and report.html.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TRAIN_MANIFEST_FIELD_NUMBER: _builtins.int
+    TEST_MANIFEST_FIELD_NUMBER: _builtins.int
+    TRAIN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    TEST_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_AUDIT_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    INFLUENCE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    SKIP_REPORT_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    previous_audit: _builtins.str
+    """An earlier audit; the report shows what is new, fixed and persisting: `projects/{project}/influenceJobs/{influence_job}`."""
+    top_k: _builtins.int
+    """Samples kept per confusion class from each end of the ranking; 0 means 50."""
+    proofs: _builtins.int
+    """Confusion classes that the proof retrains for; absent means 3, 0 leaves the proof out."""
+    skip_report: _builtins.bool
+    """Leave report.html out."""
+    @_builtins.property
+    def model(self) -> Global___ArtifactRef:
+        """The model bundle. Without it `train_embeddings` and `test_embeddings` are needed, and what needs a model is left out, and said."""
+
+    @_builtins.property
+    def train_manifest(self) -> Global___ArtifactRef:
+        """Manifest of the training samples."""
+
+    @_builtins.property
+    def test_manifest(self) -> Global___ArtifactRef:
+        """Manifest of the test samples."""
+
+    @_builtins.property
+    def train_embeddings(self) -> Global___ArtifactRef:
+        """Embeddings of the training samples: a Parquet file with the columns `id` and `embedding` (a list of floats). Excludes `model`."""
+
+    @_builtins.property
+    def test_embeddings(self) -> Global___ArtifactRef:
+        """Embeddings of the test samples. Excludes `model`."""
+
+    @_builtins.property
+    def decisions(self) -> Global___ArtifactRef:
+        """What people have decided about findings of earlier audits: what was reviewed and found right is not asked again."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns of the train manifest to roll findings up by (annotator, source, batch); at most 16. Empty: none."""
+
+    @_builtins.property
+    def influence(self) -> Global___InfluenceOptions:
+        """How influence is computed."""
+
+    @_builtins.property
+    def run(self) -> Global___RunOptions:
+        """What holds for every kind of job."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ArtifactRef | None = ...,
+        train_manifest: Global___ArtifactRef | None = ...,
+        test_manifest: Global___ArtifactRef | None = ...,
+        train_embeddings: Global___ArtifactRef | None = ...,
+        test_embeddings: Global___ArtifactRef | None = ...,
+        decisions: Global___ArtifactRef | None = ...,
+        previous_audit: _builtins.str = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        influence: Global___InfluenceOptions | None = ...,
+        top_k: _builtins.int = ...,
+        proofs: _builtins.int | None = ...,
+        skip_report: _builtins.bool = ...,
+        run: Global___RunOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_proofs", b"_proofs", "decisions", b"decisions", "influence", b"influence", "model", b"model", "proofs", b"proofs", "run", b"run", "test_embeddings", b"test_embeddings", "test_manifest", b"test_manifest", "train_embeddings", b"train_embeddings", "train_manifest", b"train_manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_proofs", b"_proofs", "decisions", b"decisions", "group_by", b"group_by", "influence", b"influence", "model", b"model", "previous_audit", b"previous_audit", "proofs", b"proofs", "run", b"run", "skip_report", b"skip_report", "test_embeddings", b"test_embeddings", "test_manifest", b"test_manifest", "top_k", b"top_k", "train_embeddings", b"train_embeddings", "train_manifest", b"train_manifest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__proofs: _TypeAlias = _typing.Literal["proofs"]  # noqa: Y015
+    _WhichOneofArgType__proofs: _TypeAlias = _typing.Literal["_proofs", b"_proofs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__proofs) -> _WhichOneofReturnType__proofs | None: ...
+
+Global___AuditSpec: _TypeAlias = AuditSpec  # noqa: Y015
+
+@_typing.final
+class ExplainSpec(_message.Message):
+    """Explains pairs: which parts of two images make them similar. The parts sum to the similarity (DIML; for grouped attention heads,
+    DGML, also the share of each group). Writes the tables `explanations` and `parts`, and a picture a pair.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ArtifactRef:
+        """The model bundle."""
+
+    @_builtins.property
+    def manifest(self) -> Global___ArtifactRef:
+        """Manifest that holds both samples of every pair."""
+
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SamplePair]:
+        """The pairs; 1 to 256."""
+
+    @_builtins.property
+    def run(self) -> Global___RunOptions:
+        """What holds for every kind of job."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ArtifactRef | None = ...,
+        manifest: Global___ArtifactRef | None = ...,
+        pairs: _abc.Iterable[Global___SamplePair] | None = ...,
+        run: Global___RunOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model", "run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model", "pairs", b"pairs", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainSpec: _TypeAlias = ExplainSpec  # noqa: Y015
