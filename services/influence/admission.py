@@ -10,12 +10,12 @@ from eif_engine.data.manifest_limits import FORMATS
 from eif_engine.errors import EifError, ManifestInvalid
 from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
-from services.influence.job import Job, RankingRef
+from services.influence.job import Job
 from services.influence.ledger import Ledger
 from services.influence.names import check_index_name, invalid, parse_job_name, shown
 from services.influence.new_job import NewJob
-from services.influence.results import Results, ranking_of, require_success
-from services.influence.spec import Artifact, HarmfulSamples, RankSpec, RelabelSpec
+from services.influence.results import Results, manifest_of, ranking_of, require_success
+from services.influence.spec import Artifact, AuditSpec, ExplainSpec, HarmfulSamples, RankSpec, RelabelSpec
 
 MODEL_JSON = "model.json"
 
@@ -54,8 +54,8 @@ class Admission:
                 JOB_NOT_SUCCEEDED, QUERY_NOT_FOUND, and those of the store.
         """
         self._check_index(new)
-        ranking = await self._harmful_ranking(new)
-        job = new.as_job(output_uri_prefix=self._output_prefix(new), harmful_ranking=ranking)
+        referred = await self._harmful_ranking(new) or await self._previous_audit(new)
+        job = new.as_job(output_uri_prefix=self._output_prefix(new), referred=referred)
         await asyncio.to_thread(self._check_objects, job)
         return job
 
@@ -76,7 +76,7 @@ class Admission:
         if not self._has_embedding_service:
             raise invalid(field, "this server knows no embedding service (EIF_INFLUENCE_EMBEDDING_TARGET)")
 
-    async def _harmful_ranking(self, new: NewJob) -> RankingRef | None:
+    async def _harmful_ranking(self, new: NewJob) -> Artifact | None:
         harmful = new.spec.samples.harmful if isinstance(new.spec, RelabelSpec) else None
         if harmful is None:
             return None
@@ -85,6 +85,16 @@ class Admission:
         with _in_field("influence_job.relabel.samples.harmful.query_id"):
             await asyncio.to_thread(self._results.ranking, job, harmful.query_id or "")
         return ranking_of(job)
+
+    async def _previous_audit(self, new: NewJob) -> Artifact | None:
+        if not isinstance(new.spec, AuditSpec) or new.spec.previous_audit is None:
+            return None
+        field = "influence_job.audit.previous_audit"
+        with _in_field(field):
+            job = await self._ledger.get(str(parse_job_name(new.spec.previous_audit, field=field)))
+            if not isinstance(job.spec, AuditSpec):
+                raise ServiceError("ARGUMENT_INVALID", f"{job.name} is a {job.spec.kind} job, not an audit")
+            return manifest_of(job)
 
     async def _rank_job(self, harmful: HarmfulSamples) -> Job:
         name = parse_job_name(harmful.job, field="influence_job.relabel.samples.harmful.job")
@@ -117,9 +127,17 @@ def _inputs(job: Job) -> Iterator[tuple[str, Artifact, Callable[[Artifact], str]
     spec, prefix = job.spec, f"influence_job.{job.spec.kind}"
     if spec.model is not None:
         yield f"{prefix}.model.uri", spec.model, _model_json
+    if isinstance(spec, ExplainSpec):
+        yield f"{prefix}.manifest.uri", spec.manifest, _manifest
+        return
     yield f"{prefix}.train_manifest.uri", spec.train_manifest, _manifest
-    if isinstance(spec, RankSpec):
+    if isinstance(spec, RankSpec | AuditSpec):
         yield f"{prefix}.test_manifest.uri", spec.test_manifest, _manifest
+    if isinstance(spec, AuditSpec):
+        for name in ("train_embeddings", "test_embeddings", "decisions"):
+            artifact: Artifact | None = getattr(spec, name)
+            if artifact is not None:
+                yield f"{prefix}.{name}.uri", artifact, lambda artifact: artifact.uri
 
 
 def _model_json(model: Artifact) -> str:

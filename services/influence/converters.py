@@ -20,9 +20,9 @@ from services.influence.messages import ProgressMessage
 from services.influence.names import check_job_id, invalid, parse_job_name, parse_parent, parse_request_id, shown
 from services.influence.new_job import NewJob
 from services.influence.server_info import ServerInfo
-from services.influence.spec import RankSpec
+from services.influence.spec import AuditSpec, ExplainSpec, RankSpec, RelabelSpec
 from services.influence.spec_reader import read_spec
-from services.influence.spec_writer import write_rank, write_relabel
+from services.influence.spec_writer import write_audit, write_explain, write_rank, write_relabel
 
 DOMAIN = "influence.eif.dev"
 """Of ErrorInfo."""
@@ -78,7 +78,9 @@ def write_job(job: Job) -> job_pb2.InfluenceJob:
         uid=job.uid,
         display_name=job.display_name,
         rank=write_rank(job.spec) if isinstance(job.spec, RankSpec) else None,
-        relabel=None if isinstance(job.spec, RankSpec) else write_relabel(job.spec),
+        relabel=write_relabel(job.spec) if isinstance(job.spec, RelabelSpec) else None,
+        audit=write_audit(job.spec) if isinstance(job.spec, AuditSpec) else None,
+        explain=write_explain(job.spec) if isinstance(job.spec, ExplainSpec) else None,
         output_uri_prefix=job.output_uri_prefix,
         labels=job.labels,
         state=STATES.write(job.state),
@@ -155,6 +157,12 @@ def _output(job: Job, output: JobOutput) -> job_pb2.JobOutput:
         tables=[
             job_pb2.OutputTable(name=name, uri=f"{job.folder_uri}/{entry.file}", sha256=entry.sha256, rows=entry.rows)
             for name, entry in manifest.tables.items()
+        ],
+        files=[
+            job_pb2.OutputFile(
+                name=name, uri=f"{job.folder_uri}/{entry.file}", sha256=entry.sha256, size_bytes=entry.bytes
+            )
+            for name, entry in manifest.files.items()
         ],
         figures=manifest.figures,
         provenance=manifest.provenance,

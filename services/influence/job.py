@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from services.influence.messages import ProgressMessage
 from services.influence.result_manifest import ResultManifest, manifest_uri, result_folder
-from services.influence.spec import JobSpec
+from services.influence.spec import Artifact, JobSpec
 
 
 class JobState(StrEnum):
@@ -76,21 +76,13 @@ class JobOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingRef:
-    """The ranking table of another job, pinned by its digest."""
-
-    uri: str
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Job:
     """An InfluenceJob.
 
     Attributes:
         name: `projects/{project}/influenceJobs/{influence_job}`.
         uid: Identifies it for ever.
-        harmful_ranking: What `samples.harmful` of a relabel spec points to, resolved when the job was created.
+        referred: What the spec points to in another job, resolved when this one was created (JobRequest.referred).
         attempt: The run it is in or waits for, from 1.
         crashes: Runs that ended in a crash.
         eta_s: Expected seconds to the end of the stage. Not stored.
@@ -105,7 +97,7 @@ class Job:
     update_time: datetime
     display_name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    harmful_ranking: RankingRef | None = None
+    referred: Artifact | None = None
     state: JobState = JobState.PENDING
     attempt: int = 1
     crashes: int = 0

@@ -45,13 +45,11 @@ def remove_folder(state_dir: Path, uid: str) -> None:
 
 
 def _request(job: Job) -> JobRequest:
-    ranking = job.harmful_ranking
     return JobRequest(
         name=job.name,
         uid=job.uid,
         attempt=job.attempt,
         spec=job.spec,
         output_uri_prefix=job.output_uri_prefix,
-        harmful_ranking_uri=ranking.uri if ranking else None,
-        harmful_ranking_sha256=ranking.sha256 if ranking else None,
+        referred=job.referred,
     )

@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass
 
 from services.influence.clock import now
-from services.influence.job import Job, RankingRef
+from services.influence.job import Job
 from services.influence.job_store import RequestKey
 from services.influence.names import JobName, new_job_id, new_uid
-from services.influence.spec import JobSpec
+from services.influence.spec import Artifact, JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class NewJob:
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
-    def as_job(self, *, output_uri_prefix: str, harmful_ranking: RankingRef | None) -> Job:
+    def as_job(self, *, output_uri_prefix: str, referred: Artifact | None) -> Job:
         """The job, new and waiting."""
         created = now()
         return Job(
@@ -57,5 +57,5 @@ class NewJob:
             update_time=created,
             display_name=self.display_name,
             labels=self.labels,
-            harmful_ranking=harmful_ranking,
+            referred=referred,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from services.influence.spec import Frozen
 
 MANIFEST_NAME = "MANIFEST.json"
@@ -16,6 +18,14 @@ class TableEntry(Frozen):
     bytes: int
 
 
+class FileEntry(Frozen):
+    """A file in MANIFEST.json that is not a table; `file` is relative to it."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
 class ResultManifest(Frozen):
     """MANIFEST.json: without it there is no result."""
 
@@ -27,6 +37,7 @@ class ResultManifest(Frozen):
     tables: dict[str, TableEntry]
     figures: dict[str, float]
     provenance: dict[str, str]
+    files: dict[str, FileEntry] = Field(default_factory=dict)
 
 
 def result_folder(output_uri_prefix: str, uid: str) -> str:

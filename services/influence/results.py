@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from eif_engine.types import ALL_QUERIES
 from services.common.errors import ServiceError
-from services.influence.job import Job, JobState, RankingRef
+from services.influence.job import Job, JobOutput, JobState
 from services.influence.names import invalid, shown
-from services.influence.spec import RelabelSpec
+from services.influence.spec import Artifact, RelabelSpec
 from services.influence.table_cache import TableCache, table_entry
 
 if TYPE_CHECKING:  # pyarrow is imported with the first table that is asked for
@@ -85,21 +85,27 @@ class Results:
         self._cache.forget(job)
 
 
-def require_success(job: Job) -> None:
-    """Refuse a job that has no results. Raises JOB_NOT_SUCCEEDED."""
+def require_success(job: Job) -> JobOutput:
+    """The results of a job. Raises JOB_NOT_SUCCEEDED."""
     if job.state is not JobState.SUCCEEDED or job.output is None:
         why = f" ({job.error.reason}: {job.error.message})" if job.error else ""
         what = "there are no results" if job.state.ended else "wait until it has succeeded: WatchInfluenceJob"
         raise ServiceError(
             "JOB_NOT_SUCCEEDED", f"{job.name} is {job.state}{why}; {what}", name=job.name, state=job.state.name
         )
+    return job.output
 
 
-def ranking_of(job: Job) -> RankingRef:
+def ranking_of(job: Job) -> Artifact:
     """Where the ranking table of a rank job is. Raises JOB_NOT_SUCCEEDED, TABLE_NOT_FOUND."""
     require_success(job)
     entry = table_entry(job, "ranking")
-    return RankingRef(uri=f"{job.folder_uri}/{entry.file}", sha256=entry.sha256)
+    return Artifact(uri=f"{job.folder_uri}/{entry.file}", sha256=entry.sha256)
+
+
+def manifest_of(job: Job) -> Artifact:
+    """Where the MANIFEST.json of a job is. Raises JOB_NOT_SUCCEEDED."""
+    return Artifact(uri=job.manifest_uri, sha256=require_success(job).manifest_sha256)
 
 
 def _span(job: Job, table: StoredTable, query_id: str) -> Span:

@@ -179,7 +179,47 @@ class RelabelSpec(Frozen):
         return self
 
 
-JobSpec = Annotated[RankSpec | RelabelSpec, Field(discriminator="kind")]
+class AuditSpec(Frozen):
+    """Audit a model and its data. Features come from `model`, or from the embeddings where there is none."""
+
+    kind: Literal["audit"] = "audit"
+    model: Artifact | None = None
+    train_manifest: Artifact
+    test_manifest: Artifact
+    train_embeddings: Artifact | None = None
+    test_embeddings: Artifact | None = None
+    decisions: Artifact | None = None
+    previous_audit: str | None = None
+    group_by: tuple[str, ...] = Field(default=(), max_length=16)
+    influence: InfluenceOptions = InfluenceOptions()
+    top_k: int = Field(default=50, ge=1, le=10_000)
+    proofs: int = Field(default=3, ge=0, le=100)
+    skip_report: bool = False
+    run: RunOptions = RunOptions()
+
+    @model_validator(mode="after")
+    def _features_come_from_somewhere(self) -> AuditSpec:
+        embeddings = (self.train_embeddings, self.test_embeddings)
+        if self.model is not None and any(embeddings):
+            raise ValueError("audit.model excludes audit.train_embeddings and audit.test_embeddings: give one of them")
+        if self.model is None and not all(embeddings):
+            raise ValueError(
+                "audit needs audit.model, or audit.train_embeddings and audit.test_embeddings to work without one"
+            )
+        return self
+
+
+class ExplainSpec(Frozen):
+    """Explain why pairs of samples look alike."""
+
+    kind: Literal["explain"] = "explain"
+    model: Artifact
+    manifest: Artifact
+    pairs: tuple[SamplePair, ...] = Field(min_length=1, max_length=256)
+    run: RunOptions = RunOptions()
+
+
+JobSpec = Annotated[RankSpec | RelabelSpec | AuditSpec | ExplainSpec, Field(discriminator="kind")]
 
 
 class JobRequest(Frozen):
@@ -188,7 +228,8 @@ class JobRequest(Frozen):
     Attributes:
         name: Resource name of the job.
         uid: Results go to `<output_uri_prefix>/<uid>/`.
-        harmful_ranking_uri: The ranking table that `samples.harmful` points to, resolved by the control plane.
+        referred: What the spec points to in another job, resolved by the control plane: the ranking table behind
+            `samples.harmful`, or MANIFEST.json of `previous_audit`.
     """
 
     name: str
@@ -196,5 +237,4 @@ class JobRequest(Frozen):
     attempt: int
     spec: JobSpec
     output_uri_prefix: str
-    harmful_ranking_uri: str | None = None
-    harmful_ranking_sha256: str | None = None
+    referred: Artifact | None = None

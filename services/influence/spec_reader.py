@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from eif.influence.v1 import job_pb2
@@ -27,15 +27,19 @@ def read_spec(job: job_pb2.InfluenceJob) -> JobSpec:
             return _validated("rank", _rank(job.rank))
         case "relabel":
             return _validated("relabel", _relabel(job.relabel))
+        case "audit":
+            return _validated("audit", _audit(job.audit))
+        case "explain":
+            return _validated("explain", _explain(job.explain))
         case _:
-            raise invalid(_FIELD, "one of rank and relabel is required: it says what to compute")
+            raise invalid(_FIELD, "one of rank, relabel, audit and explain is required: it says what to compute")
 
 
 def _rank(spec: job_pb2.RankSpec) -> Values:
     return {
         **_messages(spec, "model", "train_manifest", "test_manifest", read=_artifact),
         "queries": _queries(spec.queries),
-        "influence": _influence(spec.influence),
+        "influence": _influence(spec.influence, "rank"),
         **_unless_zero(top_k=spec.top_k),
         "run": _run(spec.run, "rank"),
     }
@@ -54,6 +58,32 @@ def _relabel(spec: job_pb2.RelabelSpec) -> Values:
     }
 
 
+def _audit(spec: job_pb2.AuditSpec) -> Values:
+    artifacts = ("model", "train_manifest", "test_manifest", "train_embeddings", "test_embeddings", "decisions")
+    return {
+        **_messages(spec, *artifacts, read=_artifact),
+        "previous_audit": spec.previous_audit or None,
+        "group_by": list(spec.group_by),
+        "influence": _influence(spec.influence, "audit"),
+        **_unless_zero(top_k=spec.top_k),
+        **({"proofs": spec.proofs} if spec.HasField("proofs") else {}),
+        "skip_report": spec.skip_report,
+        "run": _run(spec.run, "audit"),
+    }
+
+
+def _explain(spec: job_pb2.ExplainSpec) -> Values:
+    return {
+        **_messages(spec, "model", "manifest", read=_artifact),
+        "pairs": _pairs(spec.pairs),
+        "run": _run(spec.run, "explain"),
+    }
+
+
+def _pairs(pairs: Iterable[job_pb2.SamplePair]) -> list[Values]:
+    return [{"sample_id": pair.sample_id, "neighbor_id": pair.neighbor_id} for pair in pairs]
+
+
 def _artifact(artifact: job_pb2.ArtifactRef) -> Values:
     return {"uri": artifact.uri, "sha256": artifact.sha256.lower() or None}
 
@@ -62,18 +92,18 @@ def _queries(queries: job_pb2.QuerySelection) -> Values:
     return {
         "kind": KINDS.read(queries.kind, f"{_FIELD}.rank.queries.kind"),
         **_unless_zero(max_queries=queries.max_queries),
-        "pairs": [{"sample_id": pair.sample_id, "neighbor_id": pair.neighbor_id} for pair in queries.pairs],
+        "pairs": _pairs(queries.pairs),
         "classes": list(queries.classes),
     }
 
 
-def _influence(options: job_pb2.InfluenceOptions) -> Values:
+def _influence(options: job_pb2.InfluenceOptions, kind: str) -> Values:
     return {
         **_step(options),
         **_unless_zero(num_thetas=options.num_thetas),
         "normalize": not options.skip_normalization,
-        "distance": DISTANCES.read(options.distance, f"{_FIELD}.rank.influence.distance"),
-        "metric": METRICS.read(options.metric, f"{_FIELD}.rank.influence.metric"),
+        "distance": DISTANCES.read(options.distance, f"{_FIELD}.{kind}.influence.distance"),
+        "metric": METRICS.read(options.metric, f"{_FIELD}.{kind}.influence.metric"),
         **_unless_zero(damping=options.damping),
     }
 

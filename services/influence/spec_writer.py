@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eif.influence.v1 import job_pb2
 
 from eif_engine.config import Metric
 from services.influence.enum_maps import DEVICES, DISTANCES, KINDS, METRICS, SPACES, VOTES
 from services.influence.spec import (
     Artifact,
+    AuditSpec,
+    ExplainSpec,
     FirstOrderOptions,
     InfluenceOptions,
     PublishedStepsOptions,
@@ -15,6 +19,7 @@ from services.influence.spec import (
     RankSpec,
     RelabelSpec,
     RunOptions,
+    SamplePair,
     SampleSelection,
     UnitStepOptions,
     UnitStepsOptions,
@@ -51,6 +56,32 @@ def write_relabel(spec: RelabelSpec) -> job_pb2.RelabelSpec:
     return written
 
 
+def write_audit(spec: AuditSpec) -> job_pb2.AuditSpec:
+    """An audit spec."""
+    return job_pb2.AuditSpec(
+        model=_artifact(spec.model) if spec.model else None,
+        train_manifest=_artifact(spec.train_manifest),
+        test_manifest=_artifact(spec.test_manifest),
+        train_embeddings=_artifact(spec.train_embeddings) if spec.train_embeddings else None,
+        test_embeddings=_artifact(spec.test_embeddings) if spec.test_embeddings else None,
+        decisions=_artifact(spec.decisions) if spec.decisions else None,
+        previous_audit=spec.previous_audit or "",
+        group_by=spec.group_by,
+        influence=_influence(spec.influence),
+        top_k=spec.top_k,
+        proofs=spec.proofs,
+        skip_report=spec.skip_report,
+        run=_run(spec.run),
+    )
+
+
+def write_explain(spec: ExplainSpec) -> job_pb2.ExplainSpec:
+    """An explain spec."""
+    return job_pb2.ExplainSpec(
+        model=_artifact(spec.model), manifest=_artifact(spec.manifest), pairs=_pairs(spec.pairs), run=_run(spec.run)
+    )
+
+
 def _artifact(artifact: Artifact) -> job_pb2.ArtifactRef:
     return job_pb2.ArtifactRef(uri=artifact.uri, sha256=artifact.sha256 or "")
 
@@ -59,9 +90,13 @@ def _queries(queries: QuerySelection) -> job_pb2.QuerySelection:
     return job_pb2.QuerySelection(
         kind=KINDS.write(queries.kind),
         max_queries=queries.max_queries or 0,
-        pairs=[job_pb2.SamplePair(sample_id=pair.sample_id, neighbor_id=pair.neighbor_id) for pair in queries.pairs],
+        pairs=_pairs(queries.pairs),
         classes=queries.classes,
     )
+
+
+def _pairs(pairs: Sequence[SamplePair]) -> list[job_pb2.SamplePair]:
+    return [job_pb2.SamplePair(sample_id=pair.sample_id, neighbor_id=pair.neighbor_id) for pair in pairs]
 
 
 def _influence(options: InfluenceOptions) -> job_pb2.InfluenceOptions:

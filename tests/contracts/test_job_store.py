@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from services.common.errors import ServiceError
 from services.influence import job as jobs
-from services.influence.job import Job, JobError, JobState, RankingRef
+from services.influence.job import Job, JobError, JobState
 from services.influence.job_store import JobStore, RequestKey, StaleJob
+from services.influence.spec import Artifact
 from services.influence.sql_job_store import SqlJobStore
 from services.influence.sqlite import sqlite_engine
 from tests.jobs import PROGRESS, T1, make_job, make_output
@@ -65,7 +66,7 @@ def test_a_created_job_is_found_as_it_was_also_after_a_restart(store: JobStore, 
     job = make_job(
         display_name="ü",
         labels={"team": "x"},
-        harmful_ranking=RankingRef(uri="s3://b/r.parquet", sha256="e" * 64),
+        referred=Artifact(uri="s3://b/r.parquet", sha256="e" * 64),
         error=JobError(reason="JOB_CANCELLED", message="m", metadata={"a": "b"}),
         progress=PROGRESS,
         start_time=T1,

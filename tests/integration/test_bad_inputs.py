@@ -391,7 +391,7 @@ def test_a_ranking_that_is_gone(world: JobWorld) -> None:
     selection = SampleSelection(harmful=HarmfulSamples(job="projects/p/influenceJobs/r"))
     relabel = RelabelSpec(model=spec.model, train_manifest=spec.train_manifest, samples=selection)
     uri = world.place.uri("out/gone/ranking.parquet")
-    message = failed(world, relabel, harmful_ranking_uri=uri, harmful_ranking_sha256=WRONG)
+    message = failed(world, relabel, referred={"uri": uri, "sha256": WRONG})
     assert message.reason == "OBJECT_NOT_FOUND"
     assert uri in message.message
 

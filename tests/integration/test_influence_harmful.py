@@ -32,7 +32,7 @@ class TestRelabelOfHarmfulSamples:
         await eventually(job_json.exists)
         request = json.loads(job_json.read_text())
         ranking = next(table for table in ranked.output.tables if table.name == "ranking")
-        assert (request["harmful_ranking_uri"], request["harmful_ranking_sha256"]) == (ranking.uri, ranking.sha256)
+        assert request["referred"] == {"uri": ranking.uri, "sha256": ranking.sha256}
 
     async def test_the_ranking_must_be_there(self, influence: Influence) -> None:
         prefix = "influence_job.relabel.samples.harmful"

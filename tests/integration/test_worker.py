@@ -464,8 +464,10 @@ def test_suggestions_for_the_head_of_a_ranking(world: JobWorld) -> None:
     uid = ranking.manifest.uid
     request = world.request(
         relabel_spec(world, samples=selection),
-        harmful_ranking_uri=world.place.uri(f"out/{uid}/ranking.parquet"),
-        harmful_ranking_sha256=ranking.manifest.tables["ranking"].sha256,
+        referred={
+            "uri": world.place.uri(f"out/{uid}/ranking.parquet"),
+            "sha256": ranking.manifest.tables["ranking"].sha256,
+        },
     )
     result = world.result(world.run(request))
     assert {row["sample_id"] for row in result.rows("relabel")} == {row["sample_id"] for row in ranking.ranking()[:5]}

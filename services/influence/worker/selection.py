@@ -51,13 +51,13 @@ def rows_of(sample_ids: Sequence[str], wanted: Sequence[str] | None) -> list[int
 
 def _harmful(job: Job, harmful: HarmfulSamples) -> Iterable[str]:
     """The head of the ranking, as far as it goes without a gap: a query keeps only both ends of its own."""
-    uri = job.request.harmful_ranking_uri
-    if uri is None:
+    ranking = job.request.referred
+    if ranking is None:
         raise ServiceError(
             "ARGUMENT_INVALID", f"samples.harmful.job {harmful.job} has no ranking", field="samples.harmful"
         )
     path = job.scratch / "harmful.parquet"
-    job.store.download(uri, path, max_bytes=MAX_RANKING_BYTES, sha256=job.request.harmful_ranking_sha256)
+    job.store.download(ranking.uri, path, max_bytes=MAX_RANKING_BYTES, sha256=ranking.sha256)
     query_id = harmful.query_id or ALL_QUERIES
     rows = pq.read_table(path, columns=_COLUMNS, filters=[("query_id", "==", query_id)]).sort_by("rank")
     if not rows.num_rows and query_id != ALL_QUERIES:

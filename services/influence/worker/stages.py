@@ -7,8 +7,7 @@ from pathlib import Path
 
 from services.common.storage.base import ObjectStore
 from services.influence.messages import CancelledMessage
-from services.influence.spec import JobRequest, RankSpec
-from services.influence.worker import rank, relabel
+from services.influence.spec import JobRequest
 from services.influence.worker.cancellation import Cancellation, Cancelled
 from services.influence.worker.failure import failure_of
 from services.influence.worker.job import Job
@@ -44,19 +43,18 @@ def run_job(
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         spec = request.spec
-        stages = rank.STAGES if isinstance(spec, RankSpec) else relabel.STAGES
         job = Job(
             request=request,
             store=store,
             settings=settings,
             scratch=scratch,
-            progress=JobProgress(stages, send=send, check=cancellation.check),
+            progress=JobProgress(_KINDS[spec.kind].STAGES, send=send, check=cancellation.check),
             cancellation=cancellation,
         )
         if done := existing_result(job):
             return done
         require_writable(job)
-        return rank.run_rank(job, spec) if isinstance(spec, RankSpec) else relabel.run_relabel(job, spec)
+        return _run(job, spec)
     except Cancelled:
         return CancelledMessage()
     except Exception as error:  # noqa: BLE001  # the boundary of the job: every error becomes its last message

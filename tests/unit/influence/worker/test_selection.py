@@ -8,7 +8,7 @@ import pytest
 from eif_engine.errors import EifError, SampleUnknown
 from eif_engine.types import Sample
 from services.influence.messages import Message
-from services.influence.spec import HarmfulSamples, RelabelSpec, SampleSelection
+from services.influence.spec import Artifact, HarmfulSamples, RelabelSpec, SampleSelection
 from services.influence.worker.cancellation import Cancellation
 from services.influence.worker.job import Job
 from services.influence.worker.progress import JobProgress
@@ -47,9 +47,7 @@ def make_job(tmp_path: Path, selection: SampleSelection, *, sha256: str | None =
     data = ranking(tmp_path)
     uri = world.put("ranking.parquet", data)
     spec = RelabelSpec(model=world.bundle(), train_manifest=world.manifest("m.jsonl", []), samples=selection)
-    request = world.request(
-        spec, harmful_ranking_uri=uri, harmful_ranking_sha256=sha256 or hashlib.sha256(data).hexdigest()
-    )
+    request = world.request(spec, referred=Artifact(uri=uri, sha256=sha256 or hashlib.sha256(data).hexdigest()))
     sent: list[Message] = []
     cancellation = Cancellation()
     progress = JobProgress(("inputs",), send=sent.append, check=cancellation.check)
