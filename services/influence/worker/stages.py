@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from services.common.storage.base import ObjectStore
-from services.influence.messages import CancelledMessage
-from services.influence.spec import JobRequest
+from services.influence.messages import CancelledMessage, SucceededMessage
+from services.influence.spec import AuditSpec, ExplainSpec, JobRequest, JobSpec, RankSpec, RelabelSpec
+from services.influence.worker import audit, explain, rank, relabel
 from services.influence.worker.cancellation import Cancellation, Cancelled
 from services.influence.worker.failure import failure_of
 from services.influence.worker.job import Job
@@ -15,6 +16,9 @@ from services.influence.worker.outbox import LastMessage, Send
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.settings import WorkerSettings
 from services.influence.worker.writer import existing_result, require_writable
+
+STAGES = {"rank": rank.STAGES, "relabel": relabel.STAGES, "audit": audit.STAGES, "explain": explain.STAGES}
+"""By kind of job."""
 
 
 def run_job(
@@ -48,7 +52,7 @@ def run_job(
             store=store,
             settings=settings,
             scratch=scratch,
-            progress=JobProgress(_KINDS[spec.kind].STAGES, send=send, check=cancellation.check),
+            progress=JobProgress(STAGES[spec.kind], send=send, check=cancellation.check),
             cancellation=cancellation,
         )
         if done := existing_result(job):
@@ -61,3 +65,15 @@ def run_job(
         return failure_of(error)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(job: Job, spec: JobSpec) -> SucceededMessage:
+    match spec:
+        case RankSpec():
+            return rank.run_rank(job, spec)
+        case RelabelSpec():
+            return relabel.run_relabel(job, spec)
+        case AuditSpec():
+            return audit.run_audit_job(job, spec)
+        case ExplainSpec():
+            return explain.run_explain(job, spec)
