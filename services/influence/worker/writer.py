@@ -1,15 +1,16 @@
-"""Results into the object store: the tables first, MANIFEST.json last. Without it there is no result."""
+"""Results into the object store: tables and files first, MANIFEST.json last. Without it there is no result."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from services.common.errors import ServiceError
 from services.influence.messages import SucceededMessage
-from services.influence.result_manifest import ResultManifest, manifest_uri, result_folder
+from services.influence.result_manifest import FileEntry, ResultManifest, manifest_uri, result_folder
 from services.influence.worker.job import Job
 from services.influence.worker.table_file import TableFile
 
@@ -48,8 +49,16 @@ def publish(
     *,
     figures: Mapping[str, float],
     provenance: Mapping[str, str],
+    files: Sequence[Path] = (),
 ) -> SucceededMessage:
-    """Upload the tables, then MANIFEST.json, unless an attempt was faster: then its result counts.
+    """Upload the tables and files, then MANIFEST.json, unless an attempt was faster: then its result counts.
+
+    Args:
+        job: The job.
+        tables: Closed.
+        figures: Of MANIFEST.json.
+        provenance: Of MANIFEST.json.
+        files: What else the result has, such as a report or pictures; kept under their bare names.
 
     Raises:
         Cancelled: The job was told to stop before the manifest was on its way.
@@ -57,9 +66,9 @@ def publish(
     """
     request = job.request
     folder = result_folder(request.output_uri_prefix, request.uid)
-    for table in tables:
+    for path in [*(table.path for table in tables), *files]:
         job.cancellation.check()
-        job.store.put(f"{folder}/{table.path.name}", table.path)
+        job.store.put(f"{folder}/{path.name}", path)
     manifest = ResultManifest(
         name=request.name,
         uid=request.uid,
@@ -68,6 +77,7 @@ def publish(
         tables={table.name: table.entry() for table in tables},
         figures=dict(figures),
         provenance=dict(provenance),
+        files={path.name: _file_entry(path) for path in files},
     )
     data = manifest.model_dump_json(indent=2).encode()
     uri = manifest_uri(request.output_uri_prefix, request.uid)
@@ -79,3 +89,9 @@ def publish(
             return older
         raise
     return SucceededMessage(manifest_uri=uri, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+def _file_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(file=path.name, sha256=digest, bytes=path.stat().st_size)
