@@ -10,7 +10,7 @@ from eif.influence.v1 import influence_service_pb2, job_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.client.errors import JobCancelled, JobFailed, code_of, info_of
-from services.client.jobs import InfluenceServerInfo, Job, JobError, JobOutput, JobState, OutputTable, Progress
+from services.client.jobs import InfluenceServerInfo, Job, JobError, JobOutput, JobState, OutputFile, OutputTable, Progress
 
 _STATES = {
     job_pb2.JOB_STATE_PENDING: JobState.PENDING,
@@ -105,4 +105,8 @@ def _output(message: job_pb2.JobOutput) -> JobOutput:
         tables=tables,
         figures=dict(message.figures),
         provenance=dict(message.provenance),
+        files=tuple(
+            OutputFile(name=file.name, uri=file.uri, sha256=file.sha256, size_bytes=file.size_bytes)
+            for file in message.files
+        ),
     )

@@ -49,6 +49,16 @@ class OutputTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """A file among the results that is not a table, such as `report.html`."""
+
+    name: str
+    uri: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobOutput:
     """Where the results of a succeeded job are, and how they came about."""
 
@@ -57,6 +67,7 @@ class JobOutput:
     tables: tuple[OutputTable, ...]
     figures: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
+    files: tuple[OutputFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +86,7 @@ class Job:
 
     Attributes:
         name: `projects/{project}/influenceJobs/{influence_job}`.
-        kind: `rank` or `relabel`.
+        kind: `rank`, `relabel`, `audit` or `explain`.
         error: Set when it failed or was cancelled.
         output: Set when and only when it succeeded.
     """

@@ -43,6 +43,7 @@ STATUS_BY_REASON: dict[str, StatusCode] = {
     "JOB_CANCELLED": StatusCode.CANCELLED,
     "QUERY_NOT_FOUND": StatusCode.NOT_FOUND,
     "TABLE_NOT_FOUND": StatusCode.NOT_FOUND,
+    "FILE_NOT_FOUND": StatusCode.NOT_FOUND,
     "QUEUE_FULL": StatusCode.RESOURCE_EXHAUSTED,
     "WORKER_CRASHED": StatusCode.INTERNAL,
     "RESULT_CORRUPT": StatusCode.DATA_LOSS,
