@@ -10,14 +10,16 @@ with InfluenceClient("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from eif.influence.v1 import influence_service_pb2, influence_service_pb2_grpc, job_pb2
 
 from services.client import names
 from services.client.connection import Connection
 from services.client.job_converters import STATE_VALUES, job_of, raise_unless_succeeded, server_info_of
+from services.client.job_files import open_job_file, parquet_table, require_tables, save
 from services.client.jobs import InfluenceServerInfo, Job, JobState
 from services.client.ranked_stream import RankedStream, open_ranked_stream
 from services.client.reconnect import Reconnect
@@ -45,6 +47,9 @@ from services.client.specs import (
 )
 from services.client.streams import Stream
 from services.client.watching import last_of, watch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 _RETRIED = (
@@ -293,6 +298,32 @@ class InfluenceClient:
             connection=self._connection,
             reconnect=self._reconnect,
         )
+
+    def read_file(self, job: Job | str, file: str) -> Stream[bytes]:
+        """Stream a file of a succeeded job: `report.html`, `<table>.parquet`, or another among `output.files`.
+
+        Resumes where a connection was lost; checksums are checked, StreamCorrupt says that they do not fit.
+        """
+        request = influence_service_pb2.ReadJobFileRequest(name=self._name(job), file=file)
+        return open_job_file(
+            lambda attempt, timeout: self._stub.ReadJobFile(attempt, timeout=timeout),
+            request,
+            connection=self._connection,
+            reconnect=self._reconnect,
+        )
+
+    def save_file(self, job: Job | str, file: str, path: Path) -> None:
+        """Save a file of a succeeded job (`read_file`); what is at `path` is complete or as it was."""
+        save(self.read_file(job, file), path)
+
+    def read_table(self, job: Job | str, table: str) -> pa.Table:
+        """A whole table of a succeeded job as Arrow; `.to_pandas()` makes a data frame. Needs eif-service[tables].
+
+        Raises:
+            ImportError: pyarrow is not installed.
+        """
+        require_tables()
+        return parquet_table(b"".join(self.read_file(job, f"{table}.parquet")))
 
     def server_info(self) -> InfluenceServerInfo:
         """What the server is and what its limits are."""

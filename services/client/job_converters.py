@@ -10,7 +10,16 @@ from eif.influence.v1 import influence_service_pb2, job_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.client.errors import JobCancelled, JobFailed, code_of, info_of
-from services.client.jobs import InfluenceServerInfo, Job, JobError, JobOutput, JobState, OutputFile, OutputTable, Progress
+from services.client.jobs import (
+    InfluenceServerInfo,
+    Job,
+    JobError,
+    JobOutput,
+    JobState,
+    OutputFile,
+    OutputTable,
+    Progress,
+)
 
 _STATES = {
     job_pb2.JOB_STATE_PENDING: JobState.PENDING,

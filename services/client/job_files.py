@@ -43,13 +43,19 @@ def save(parts: Stream[bytes], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def parquet_table(data: bytes) -> pa.Table:
-    """A table from the bytes of a Parquet file. Raises ImportError that says what to install."""
+def require_tables() -> None:
+    """Find out before anything is fetched. Raises ImportError that says what to install."""
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.parquet  # noqa: F401 - only whether it is there
     except ModuleNotFoundError as error:
-        raise ImportError("tables need pyarrow: install eif-service[tables]") from error
+        raise ImportError("tables need pyarrow: pip install 'eif-service[tables]'") from error
+
+
+def parquet_table(data: bytes) -> pa.Table:
+    """A table from the bytes of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     return pq.read_table(pa.BufferReader(data))
 
 
@@ -83,7 +89,7 @@ class _Position:
         self.complete = False
 
     def advance(self, chunk: audit_pb2.FileChunk) -> None:
-        """Go past a part. Raises StreamCorrupt when it is not the one that must come next, or the whole is not right."""
+        """Go past a part. Raises StreamCorrupt when it, or the whole file, is not what it must be."""
         if chunk.offset != self.offset:
             raise self._corrupt(f"byte {self.offset} must come next, not {chunk.offset}")
         if google_crc32c.value(chunk.data) != chunk.crc32c:

@@ -10,6 +10,7 @@ from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectStore
 from services.influence.admission import Admission
 from services.influence.board import Board
+from services.influence.job_files import JobFiles
 from services.influence.jobs import JobService
 from services.influence.ledger import Ledger
 from services.influence.local_runner import WORKER, LocalRunner
@@ -55,6 +56,7 @@ class InfluenceApp:
         self.servicer = InfluenceServicer(
             jobs=self._job_service(settings, store, results),
             results=ResultService(ledger=self._ledger, results=results, stopping=self.stopping),
+            files=JobFiles(ledger=self._ledger, store=store, stopping=self.stopping),
             info=InfoService(settings, uri_schemes=uri_schemes),
         )
 

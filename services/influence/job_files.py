@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,6 +17,15 @@ from services.influence.result_reader import corrupt
 from services.influence.results import require_success
 
 CHUNK_BYTES = 512 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRequest:
+    """Which file of which job, and from which byte on."""
+
+    name: str
+    file: str
+    offset: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +52,25 @@ class JobFiles:
         self._store = store
         self._stopping = stopping
 
-    async def parts(self, name: str, file: str, *, offset: int) -> AsyncGenerator[Part, None]:
-        """A file from `offset` on; at least one part, which is empty at the end of the file.
+    async def parts(self, request: FileRequest) -> AsyncGenerator[Part, None]:
+        """A file from the offset on; at least one part, which is empty at the end of the file.
 
         Raises:
             ServiceError: JOB_NOT_FOUND, JOB_NOT_SUCCEEDED, FILE_NOT_FOUND, ARGUMENT_INVALID for an offset past its end,
                 RESULT_CORRUPT when the file is gone or has another size, SERVER_STOPPING, and those of the store.
         """
-        job = await self._ledger.get(name)
-        entry = _entry(job, file)
-        if offset > entry.bytes:
-            raise invalid("offset", f"{offset} is past the end of {shown(file)}, which has {entry.bytes} bytes")
-        with closing(self._read(f"{job.folder_uri}/{entry.file}", entry, offset)) as parts:
+        job = await self._ledger.get(request.name)
+        entry = _entry(job, request.file)
+        if request.offset > entry.bytes:
+            what = f"{request.offset} is past the end of {shown(request.file)}, which has {entry.bytes} bytes"
+            raise invalid("offset", what)
+        with closing(self._read(f"{job.folder_uri}/{entry.file}", entry, request.offset)) as parts:
             while part := await asyncio.to_thread(next, parts, None):
                 if self._stopping.is_set():
                     raise ServiceError("SERVER_STOPPING", f"this server stops; go on at offset {part.offset}")
                 yield part
 
-    def _read(self, uri: str, entry: TableEntry | FileEntry, offset: int) -> Iterator[Part]:
+    def _read(self, uri: str, entry: TableEntry | FileEntry, offset: int) -> Generator[Part, None, None]:
         try:
             info = self._store.head(uri)
         except ServiceError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
+from eif.influence.v1 import audit_pb2, results_pb2
 from eif.influence.v1 import influence_service_pb2 as service_pb2
-from eif.influence.v1 import results_pb2
 
 from services.common.checksum import chunk_crc32c
 from services.influence.converters import read_count, read_job_name
 from services.influence.enum_maps import ORDERS, TABLES
+from services.influence.job_files import FileRequest, Part
 from services.influence.names import invalid
 from services.influence.result_service import Page, PageRequest, StreamRequest
 
@@ -114,3 +116,21 @@ _WRITERS: dict[str, Callable[[Row], results_pb2.ResultRow]] = {
     "pairs": lambda row: results_pb2.ResultRow(pair=results_pb2.QueryPair(**row)),
     "quarantine": lambda row: results_pb2.ResultRow(quarantined=results_pb2.QuarantinedSample(**row)),
 }
+
+
+def read_file_request(request: service_pb2.ReadJobFileRequest) -> FileRequest:
+    """Which file, and from where on. Raises ARGUMENT_INVALID."""
+    if not request.file:
+        raise invalid("file", "it is required: a name among output.files of the job, or `<table>.parquet`")
+    return FileRequest(name=read_job_name(request.name), file=request.file, offset=read_count(request.offset, "offset"))
+
+
+def write_part(part: Part) -> audit_pb2.FileChunk:
+    """Part of a file, with its checksum."""
+    return audit_pb2.FileChunk(
+        data=part.data,
+        offset=part.offset,
+        total_bytes=part.total_bytes,
+        crc32c=google_crc32c.value(part.data),
+        sha256=part.sha256,
+    )

@@ -23,9 +23,17 @@ from services.influence.converters import (
     write_job,
     write_server_info,
 )
+from services.influence.job_files import JobFiles
 from services.influence.jobs import JobService
 from services.influence.names import parse_parent
-from services.influence.result_converters import read_page_request, read_stream_request, write_chunk, write_page
+from services.influence.result_converters import (
+    read_file_request,
+    read_page_request,
+    read_stream_request,
+    write_chunk,
+    write_page,
+    write_part,
+)
 from services.influence.result_service import ResultService
 from services.influence.server_info import InfoService
 
@@ -40,9 +48,10 @@ class InfluenceServicer(influence_service_pb2_grpc.InfluenceServiceServicer):
     Streams are coroutines that write, not generators: those are not closed when a client goes away.
     """
 
-    def __init__(self, *, jobs: JobService, results: ResultService, info: InfoService) -> None:
+    def __init__(self, *, jobs: JobService, results: ResultService, files: JobFiles, info: InfoService) -> None:
         self._jobs = jobs
         self._results = results
+        self._files = files
         self._info = info
 
     async def CreateInfluenceJob(
@@ -110,6 +119,16 @@ class InfluenceServicer(influence_service_pb2_grpc.InfluenceServiceServicer):
         ):
             async for chunk, resume_token in chunks:
                 await context.write(write_chunk(chunk, resume_token))
+
+    async def ReadJobFile(  # type: ignore[override]  # a coroutine that writes, see the class
+        self, request: service_pb2.ReadJobFileRequest, context: Context
+    ) -> None:
+        async with (
+            translate_errors(context, "ReadJobFile", DOMAIN),
+            aclosing(self._files.parts(read_file_request(request))) as parts,
+        ):
+            async for part in parts:
+                await context.write(write_part(part))
 
     async def GetServerInfo(
         self,
