@@ -28,7 +28,9 @@ from services.client.rows import QuarantinedSample, QueryPair, RankedSample, Rel
 from services.client.spec_converters import (
     ORDERS,
     TABLES,
+    audit_spec,
     create_request,
+    explain_spec,
     rank_spec,
     relabel_spec,
     sample_selection,
@@ -176,6 +178,77 @@ class InfluenceClient:
             run=run or RunOptions(),
         )
         return self._create(job_pb2.InfluenceJob(relabel=spec), options or JobOptions())
+
+    def audit(
+        self,
+        *,
+        train: Artifact | str,
+        test: Artifact | str,
+        model: Artifact | str | None = None,
+        embeddings: tuple[Artifact | str, Artifact | str] | None = None,
+        decisions: Artifact | str | None = None,
+        previous: Job | str | None = None,
+        group_by: Sequence[str] = (),
+        influence: Influence | None = None,
+        top_k: int | None = None,
+        proofs: int | None = None,
+        report: bool = True,
+        run: RunOptions | None = None,
+        options: JobOptions | None = None,
+    ) -> Job:
+        """Submit an audit of a model and its data; it runs after the reply.
+
+        Args:
+            train: URI of the manifest of the training samples.
+            test: URI of the manifest of the test samples.
+            model: URI of the model bundle.
+            embeddings: Without a model: URIs of Parquet files with the columns `id` and `embedding`, for train and test.
+            decisions: What people have decided before: what they found right is not asked again.
+            previous: An earlier audit; the report then shows what is new, fixed and persisting.
+            group_by: Columns of the train manifest to roll findings up by.
+            influence: How influence is computed.
+            top_k: Samples kept per confusion class from each end; None is the server's default.
+            proofs: Confusion classes that the proof retrains for; 0 for none, None is the server's default.
+            report: Whether to write report.html.
+            run: Device, seed and tolerance.
+            options: Name, title, place of the results, request id.
+        """
+        spec = audit_spec(
+            train=train,
+            test=test,
+            model=model,
+            embeddings=embeddings,
+            decisions=decisions,
+            previous_audit=self._name(previous) if previous is not None else "",
+            group_by=group_by,
+            influence=influence or Influence(),
+            top_k=top_k,
+            proofs=proofs,
+            report=report,
+            run=run or RunOptions(),
+        )
+        return self._create(job_pb2.InfluenceJob(audit=spec), options or JobOptions())
+
+    def explain(
+        self,
+        *,
+        model: Artifact | str,
+        manifest: Artifact | str,
+        pairs: Sequence[tuple[str, str]],
+        run: RunOptions | None = None,
+        options: JobOptions | None = None,
+    ) -> Job:
+        """Submit a job that explains why pairs of samples look alike; it runs after the reply.
+
+        Args:
+            model: URI of the model bundle.
+            manifest: URI of the manifest that holds both samples of every pair.
+            pairs: Sample ids, two a pair.
+            run: Device, seed and tolerance.
+            options: Name, title, place of the results, request id.
+        """
+        spec = explain_spec(model=model, manifest=manifest, pairs=pairs, run=run or RunOptions())
+        return self._create(job_pb2.InfluenceJob(explain=spec), options or JobOptions())
 
     def get_job(self, job: Job | str) -> Job:
         """A job as it is now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from eif.influence.v1 import influence_service_pb2, job_pb2, results_pb2
 
@@ -110,6 +111,47 @@ def relabel_spec(
     return spec
 
 
+def audit_spec(
+    *,
+    train: Artifact | str,
+    test: Artifact | str,
+    model: Artifact | str | None,
+    embeddings: tuple[Artifact | str, Artifact | str] | None,
+    decisions: Artifact | str | None,
+    previous_audit: str,
+    group_by: Sequence[str],
+    influence: Influence,
+    top_k: int | None,
+    proofs: int | None,
+    report: bool,
+    run: RunOptions,
+) -> job_pb2.AuditSpec:
+    """An AuditSpec; the server refuses a model beside embeddings, and neither."""
+    train_embeddings, test_embeddings = embeddings or (None, None)
+    return job_pb2.AuditSpec(
+        model=_if_given(model),
+        train_manifest=_artifact(train),
+        test_manifest=_artifact(test),
+        train_embeddings=_if_given(train_embeddings),
+        test_embeddings=_if_given(test_embeddings),
+        decisions=_if_given(decisions),
+        previous_audit=previous_audit,
+        group_by=group_by,
+        influence=_influence(influence),
+        top_k=top_k or 0,
+        proofs=proofs,
+        skip_report=not report,
+        run=_run(run),
+    )
+
+
+def explain_spec(
+    *, model: Artifact | str, manifest: Artifact | str, pairs: Sequence[tuple[str, str]], run: RunOptions
+) -> job_pb2.ExplainSpec:
+    """An ExplainSpec."""
+    return job_pb2.ExplainSpec(model=_artifact(model), manifest=_artifact(manifest), pairs=_pairs(pairs), run=_run(run))
+
+
 def sample_selection(
     sample_ids: tuple[str, ...], harmful: HarmfulSamples | None, *, project: str
 ) -> job_pb2.SampleSelection:
@@ -144,11 +186,21 @@ def _artifact(given: Artifact | str) -> job_pb2.ArtifactRef:
     return job_pb2.ArtifactRef(uri=given.uri, sha256=given.sha256)
 
 
+def _if_given(artifact: Artifact | str | None) -> job_pb2.ArtifactRef | None:
+    return None if artifact is None else _artifact(artifact)
+
+
 def _queries(queries: Queries) -> job_pb2.QuerySelection:
-    pairs = [job_pb2.SamplePair(sample_id=sample, neighbor_id=neighbor) for sample, neighbor in queries.pairs]
     return job_pb2.QuerySelection(
-        kind=_KINDS[queries.kind], max_queries=queries.max_queries or 0, pairs=pairs, classes=queries.classes
+        kind=_KINDS[queries.kind],
+        max_queries=queries.max_queries or 0,
+        pairs=_pairs(queries.pairs),
+        classes=queries.classes,
     )
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> list[job_pb2.SamplePair]:
+    return [job_pb2.SamplePair(sample_id=sample, neighbor_id=neighbor) for sample, neighbor in pairs]
 
 
 def _influence(options: Influence) -> job_pb2.InfluenceOptions:

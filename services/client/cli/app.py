@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from services.client.cli.audit import audit
 from services.client.cli.exit_codes import TEXT
+from services.client.cli.explain import explain
 from services.client.cli.failures import Interrupted, PipeClosed
+from services.client.cli.fetch import fetch, table
 from services.client.cli.images import embed, search
 from services.client.cli.index import index
 from services.client.cli.info import info
@@ -61,5 +64,22 @@ def eif() -> None:
     """
 
 
-for _command in (serve, info, model, rank, relabel, jobs, watch, results, stream, index, embed, search):
+for _command in (
+    serve,
+    info,
+    model,
+    rank,
+    relabel,
+    audit,
+    explain,
+    jobs,
+    watch,
+    results,
+    stream,
+    table,
+    fetch,
+    index,
+    embed,
+    search,
+):
     eif.add_command(_command)
