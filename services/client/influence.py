@@ -202,7 +202,7 @@ class InfluenceClient:
             train: URI of the manifest of the training samples.
             test: URI of the manifest of the test samples.
             model: URI of the model bundle.
-            embeddings: Without a model: URIs of Parquet files with the columns `id` and `embedding`, for train and test.
+            embeddings: Without a model: URIs of Parquet files (columns `id` and `embedding`) for train and test.
             decisions: What people have decided before: what they found right is not asked again.
             previous: An earlier audit; the report then shows what is new, fixed and persisting.
             group_by: Columns of the train manifest to roll findings up by.

@@ -13,7 +13,7 @@ from services.client.specs import Artifact, FirstOrder, Influence
 @click.command(
     epilog=examples(
         "eif audit --model my-model --train train.parquet --test test.parquet --wait",
-        "eif audit --model new-model --train train.csv --test test.csv --previous LAST_AUDIT --group-by annotator --wait",
+        "eif audit --model new-model --train train.csv --test test.csv --previous LAST --group-by annotator --wait",
         "eif audit --train-embeddings a.parquet --test-embeddings b.parquet --train train.csv --test test.csv --wait",
         "eif fetch JOB report.html          # then: the report",
         "eif gate JOB --baseline LAST_AUDIT # and the verdict",
@@ -31,16 +31,10 @@ from services.client.specs import Artifact, FirstOrder, Influence
     help="Instead of a model: Parquet with the columns id and embedding. Goes with --test-embeddings.",
 )
 @click.option("--test-embeddings", metavar="PATH|URI", help="The same for the test samples.")
-@click.option(
-    "--decisions", metavar="PATH|URI", help="What was decided before (`eif apply` writes it): not asked again."
-)
+@click.option("--decisions", metavar="PATH|URI", help="What was decided before, by `eif apply`.")
 @click.option("--previous", metavar="JOB", help="An earlier audit: the report says what is new, fixed and persisting.")
-@click.option(
-    "--group-by", multiple=True, metavar="COLUMN", help="Roll findings up by this column of the train manifest."
-)
-@click.option(
-    "--top-k", type=POSITIVE, metavar="N", help="Samples kept per confusion class from each end; 50 by default."
-)
+@click.option("--group-by", multiple=True, metavar="COLUMN", help="Roll up by this column of the train manifest.")
+@click.option("--top-k", type=POSITIVE, metavar="N", help="Samples kept per class from each end; 50 by default.")
 @click.option("--proofs", type=COUNT, metavar="N", help="Confusion classes to prove by retraining; 3 by default.")
 @click.option("--first-order", is_flag=True, help="Influence in the limit of a short step: many times faster.")
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html.")

@@ -18,9 +18,7 @@ from services.client.specs import Artifact
 )
 @click.option("--model", required=True, metavar="PATH|URI", help="The model bundle: the folder with model.json.")
 @click.option("--manifest", required=True, metavar="PATH|URI", help="Manifest that holds both samples of every pair.")
-@click.option(
-    "--pair", "pairs", nargs=2, multiple=True, required=True, metavar="ID ID", help="A pair; may be repeated."
-)
+@click.option("--pair", "pairs", nargs=2, multiple=True, required=True, metavar="ID ID", help="May be repeated.")
 @click.option("--model-sha256", default="", metavar="HEX", help=f"Of model.json. {DIGEST_HELP}")
 @click.option("--manifest-sha256", default="", metavar="HEX", help=DIGEST_HELP)
 @job_options
