@@ -33,6 +33,7 @@ class SplitFeatures:
         sample_ids: Their ids.
         labels: Their labels.
         x_NF: Their features (n, F), in a file of the job's folder.
+        digest_NB: Sha256 of their images (n, 32); zeros where it is not known.
         hits: How many the cache had.
         misses: How many the network computed.
     """
@@ -41,6 +42,7 @@ class SplitFeatures:
     sample_ids: list[str]
     labels: list[str]
     x_NF: NDArray[np.float32]
+    digest_NB: NDArray[np.uint8]
     hits: int
     misses: int
 
@@ -70,7 +72,7 @@ class FeatureExtractor:
         done_N = np.zeros(len(split), dtype=np.bool_)
         for rows in self._known(split, x_NF, report):
             done_N[rows] = True
-        run = _Run(x_NF, done_N, before=int(done_N.sum()))
+        run = _Run(x_NF, done_N, split.digests().copy(), before=int(done_N.sum()))
         self._compute(split, run, report)
         self._cache.flush()
         kept = np.flatnonzero(done_N)
@@ -79,6 +81,7 @@ class FeatureExtractor:
             sample_ids=_picked(split.sample_ids, kept),
             labels=_picked(split.labels, kept),
             x_NF=_compacted(x_NF, kept),
+            digest_NB=run.digest_NB[kept],
             hits=len(kept) - run.misses,
             misses=run.misses,
         )
@@ -122,6 +125,7 @@ class FeatureExtractor:
                 self._quarantine.add(split.name, image, total=len(split))
             elif image.pixels_CHW is None:
                 run.x_NF[image.row] = self._cache.read(np.array([image.place]))[0]
+                run.digest_NB[image.row] = image.digest
                 run.done_N[image.row] = True
             else:
                 run.pending.append(image)
@@ -131,11 +135,12 @@ class FeatureExtractor:
 
     def _keep(self, run: _Run, features_BF: NDArray[np.float32]) -> None:
         images = [run.pending.popleft() for _ in range(len(features_BF))]
-        rows = [image.row for image in images]
+        rows, new_digest_NB = [image.row for image in images], np.stack([image.digest for image in images])
         run.x_NF[rows] = features_BF
+        run.digest_NB[rows] = new_digest_NB
         run.done_N[rows] = True
         run.misses += len(rows)
-        self._cache.add(np.stack([image.digest for image in images]), features_BF)
+        self._cache.add(new_digest_NB, features_BF)
 
     def _broken(self, split: Split, run: _Run, error: CheckpointIncompatible) -> CheckpointIncompatible:
         """The engine counts the images it was given; the caller knows their ids."""
@@ -154,8 +159,10 @@ class FeatureExtractor:
 class _Run:
     """How far the computation of a split is."""
 
-    def __init__(self, x_NF: NDArray[np.float32], done_N: NDArray[np.bool_], *, before: int) -> None:
-        self.x_NF, self.done_N, self.before = x_NF, done_N, before
+    def __init__(
+        self, x_NF: NDArray[np.float32], done_N: NDArray[np.bool_], digest_NB: NDArray[np.uint8], *, before: int
+    ) -> None:
+        self.x_NF, self.done_N, self.digest_NB, self.before = x_NF, done_N, digest_NB, before
         self.pending: deque[Image] = deque()
         self.seen = self.misses = 0
 

@@ -76,7 +76,7 @@ def fetch_model(job: Job, artifact: Artifact, device: torch.device) -> JobModel:
     return JobModel(loaded=loaded, bundle=bundle, sha256=hashlib.sha256(data).hexdigest(), device=device)
 
 
-def fetch_split(job: Job, artifact: Artifact, name: str) -> Split:
+def fetch_split(job: Job, artifact: Artifact, name: str, *, columns: Sequence[str] = ()) -> Split:
     """Fetch a manifest and read its samples. Raises OBJECT_NOT_FOUND, MANIFEST_INVALID and others."""
     digest, samples = fetch_manifest(
         job.store,
@@ -85,7 +85,7 @@ def fetch_split(job: Job, artifact: Artifact, name: str) -> Split:
         job.scratch / f"{name}-manifest",
         max_bytes=job.settings.max_manifest_bytes,
     )
-    return Split(name, uri=artifact.uri, sha256=digest, samples=_checked(job, samples))
+    return Split(name, uri=artifact.uri, sha256=digest, samples=_checked(job, samples), columns=columns)
 
 
 def class_indices(split: Split, rows: Iterable[int], classes: Sequence[str]) -> NDArray[np.int64]:

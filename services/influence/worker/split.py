@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from sys import intern
 
 import numpy as np
@@ -24,10 +24,14 @@ class Split:
         uri: Of the manifest.
         sha256: Of the manifest, hex.
         samples: Read once.
+        columns: Further columns that are kept.
     """
 
-    def __init__(self, name: str, *, uri: str, sha256: str, samples: Iterable[Sample]) -> None:
+    def __init__(
+        self, name: str, *, uri: str, sha256: str, samples: Iterable[Sample], columns: Sequence[str] = ()
+    ) -> None:
         self.name, self.uri, self.sha256 = name, uri, sha256
+        self._columns: dict[str, list[str | None]] = {column: [] for column in columns}
         self.sample_ids: list[str] = []
         self.labels: list[str] = []
         self._uris: list[str] = []
@@ -53,6 +57,10 @@ class Split:
             line=self._lines[row],
         )
 
+    def column(self, name: str) -> list[str | None]:
+        """A column that was kept; None where a row does not have it."""
+        return self._columns[name]
+
     def digests(self) -> NDArray[np.uint8]:
         """Digests of the images (N, 32) as the manifest gives them; zeros where it does not."""
         return np.frombuffer(self._digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
@@ -70,3 +78,6 @@ class Split:
         self._lines.append(sample.line)
         self._digests += bytes.fromhex(sample.sha256) if sample.sha256 else bytes(DIGEST_BYTES)
         self._has_digest.append(sample.sha256 is not None)
+        for name, values in self._columns.items():
+            value = sample.extra.get(name)
+            values.append(None if value is None else intern(value))
