@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from eif_engine.config import InfluenceConfig
 from eif_engine.data.features import BATCH_SIZE
 from eif_engine.functional.neighbors import BLOCK_BYTES
 from eif_engine.jobs.budget import Sizes
 from eif_engine.jobs.score import MEMORY_BYTES
+from eif_engine.losses.base import ProxyLoss
+from eif_engine.models.head import Head
 from eif_engine.types import Query
 from services.influence.spec import RankSpec
 from services.influence.worker.inputs import JobModel
@@ -20,6 +23,9 @@ _F32, _F64 = 4, 8
 _ACTIVATIONS = 16
 """Feature maps alive at a time, in inputs of the network: its first layers are the largest."""
 _SUGGESTION_BYTES, _VOTER_BYTES = 600, 300
+_FINDING_BYTES = 3_000
+"""Rows of the tables of an audit that one sample has, as Python objects."""
+_REPLICATES = 100
 
 
 def extraction_bytes(model: JobModel) -> int:
@@ -44,6 +50,20 @@ def scoring_bytes(model: JobModel, spec: RankSpec, *, train: int, queries: Seque
     """The budget of the scorer: more than the default only where one query needs it."""
     most_rows = max((2 * len(query.pairs) for query in queries), default=2)
     return max(MEMORY_BYTES, _sizes(model, spec).least_bytes(samples=train, most_rows=most_rows))
+
+
+def audit_bytes(*, train: int, test: int, feature_dim: int, embedding_dim: int, scoring: int) -> int:
+    """An audit of so many samples; `scoring` is the budget of its scorer. Features lie in files and do not count."""
+    rows = (train + test) * (2 * BYTES_PER_SAMPLE + _FINDING_BYTES)
+    vectors = (train + test) * (feature_dim * (_F32 + _F64) + 2 * embedding_dim * _F64)
+    bootstrap = train * (_REPLICATES * 2 * _F32 + 8 * _F64)
+    return rows + vectors + 4 * BLOCK_BYTES + max(scoring + bootstrap, 4 * BLOCK_BYTES)
+
+
+def audit_scoring_bytes(head: Head, loss: ProxyLoss, config: InfluenceConfig, *, train: int, most_rows: int) -> int:
+    """The budget of an audit's scorer: more than the default only where its largest query needs it."""
+    sizes = Sizes.of(head, loss, config, dtype=torch.float64)
+    return max(MEMORY_BYTES, sizes.least_bytes(samples=train, most_rows=most_rows))
 
 
 def relabel_bytes(*, samples: int, wanted: int, dim: int, num_neighbors: int) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Self
 
-from eif_engine.types import Progress
+from eif_engine.types import Progress, no_progress
 from services.influence.messages import ProgressMessage
 from services.influence.worker.outbox import Send
 
@@ -69,3 +71,34 @@ class JobProgress:
                 stages_total=len(self._stages),
             )
         )
+
+
+class StageChain:
+    """Stages that follow each other as a computation names them: each ends when the next begins.
+
+    Args:
+        progress: The job's.
+        unit: Of what is counted.
+    """
+
+    def __init__(self, progress: JobProgress, *, unit: str) -> None:
+        self._progress, self._unit = progress, unit
+        self._stack = ExitStack()
+        self._current: str | None = None
+        self._report: Progress = no_progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, trace)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Take the progress of a stage; a name that is new ends the stage before it."""
+        if stage != self._current:
+            self._stack.close()
+            self._report = self._stack.enter_context(self._progress.stage(stage, unit=self._unit, total=total))
+            self._current = stage
+        self._report(done, total)
