@@ -10,6 +10,8 @@ from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectStore
 from services.influence.admission import Admission
 from services.influence.board import Board
+from services.influence.gate.findings import AuditFindings
+from services.influence.gate.service import GateService
 from services.influence.job_files import JobFiles
 from services.influence.jobs import JobService
 from services.influence.ledger import Ledger
@@ -44,7 +46,8 @@ class InfluenceApp:
         self.stopping = asyncio.Event()
         self._board = Board()
         self._ledger = Ledger(SqlJobStore(sqlite_engine(settings.state_dir / DATABASE)), self._board)
-        results = Results(_cache(settings, store))
+        tables = _cache(settings, store)
+        results = Results(tables)
         self._scheduler = Scheduler(
             ledger=self._ledger,
             store=store,
@@ -57,6 +60,7 @@ class InfluenceApp:
             jobs=self._job_service(settings, store, results),
             results=ResultService(ledger=self._ledger, results=results, stopping=self.stopping),
             files=JobFiles(ledger=self._ledger, store=store, stopping=self.stopping),
+            gate=GateService(ledger=self._ledger, findings=AuditFindings(tables)),
             info=InfoService(settings, uri_schemes=uri_schemes),
         )
 

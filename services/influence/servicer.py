@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from eif.influence.v1 import audit_pb2, influence_service_pb2_grpc, job_pb2
 from eif.influence.v1 import influence_service_pb2 as service_pb2
-from eif.influence.v1 import influence_service_pb2_grpc, job_pb2
 from google.protobuf import empty_pb2
 
 from services.common.rpc_errors import translate_errors
@@ -23,6 +23,13 @@ from services.influence.converters import (
     write_job,
     write_server_info,
 )
+from services.influence.gate.converters import (
+    read_compare_request,
+    read_evaluate_request,
+    write_changes,
+    write_verdict,
+)
+from services.influence.gate.service import GateService
 from services.influence.job_files import JobFiles
 from services.influence.jobs import JobService
 from services.influence.names import parse_parent
@@ -48,10 +55,13 @@ class InfluenceServicer(influence_service_pb2_grpc.InfluenceServiceServicer):
     Streams are coroutines that write, not generators: those are not closed when a client goes away.
     """
 
-    def __init__(self, *, jobs: JobService, results: ResultService, files: JobFiles, info: InfoService) -> None:
+    def __init__(
+        self, *, jobs: JobService, results: ResultService, files: JobFiles, gate: GateService, info: InfoService
+    ) -> None:
         self._jobs = jobs
         self._results = results
         self._files = files
+        self._gate = gate
         self._info = info
 
     async def CreateInfluenceJob(
@@ -129,6 +139,18 @@ class InfluenceServicer(influence_service_pb2_grpc.InfluenceServiceServicer):
         ):
             async for part in parts:
                 await context.write(write_part(part))
+
+    async def EvaluateAudit(
+        self, request: service_pb2.EvaluateAuditRequest, context: Context
+    ) -> audit_pb2.AuditVerdict:
+        async with translate_errors(context, "EvaluateAudit", DOMAIN):
+            return write_verdict(await self._gate.evaluate(read_evaluate_request(request)))
+
+    async def CompareAudits(
+        self, request: service_pb2.CompareAuditsRequest, context: Context
+    ) -> service_pb2.CompareAuditsResponse:
+        async with translate_errors(context, "CompareAudits", DOMAIN):
+            return await asyncio.to_thread(write_changes, await self._gate.compare(read_compare_request(request)))
 
     async def GetServerInfo(
         self,
