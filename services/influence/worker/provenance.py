@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import torch
 
 from eif_engine import __version__
@@ -34,6 +36,8 @@ def provenance(
     return facts
 
 
-def stage_seconds(job: Job) -> dict[str, float]:
-    """`seconds_<stage>` of the stages that have ended."""
-    return {f"seconds_{stage}": seconds for stage, seconds in job.progress.seconds.items()}
+def run_figures(job: Job) -> dict[str, float]:
+    """`seconds_<stage>` of the stages that have ended, and the most memory this process has had resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = {f"seconds_{stage}": seconds for stage, seconds in job.progress.seconds.items()}
+    return {**seconds, "peak_memory_bytes": peak}

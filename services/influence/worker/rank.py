@@ -14,7 +14,7 @@ from services.influence.worker.influence import run_influence
 from services.influence.worker.inputs import JobModel, class_indices, fetch_model, fetch_split
 from services.influence.worker.job import Job
 from services.influence.worker.memory import require
-from services.influence.worker.provenance import provenance, stage_seconds
+from services.influence.worker.provenance import provenance, run_figures
 from services.influence.worker.quarantine import Quarantine
 from services.influence.worker.rank_tables import write_pairs, write_ranking
 from services.influence.worker.split import Split
@@ -48,7 +48,7 @@ def run_rank(job: Job, spec: RankSpec) -> SucceededMessage:
             "quarantined": quarantine.count,
             **confusions.as_figures(),
             **cached.as_figures(),
-            **stage_seconds(job),
+            **run_figures(job),
         }
         facts = provenance(job, splits=[train_split, test_split], device=model.device, model=model)
         result = publish(job, [ranking, pairs, quarantined], figures=figures, provenance=facts)

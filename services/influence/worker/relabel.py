@@ -21,7 +21,7 @@ from services.influence.worker.inputs import JobModel, fetch_model, fetch_split
 from services.influence.worker.job import Job
 from services.influence.worker.memory import require
 from services.influence.worker.neighbors import Outcome, from_index, from_model
-from services.influence.worker.provenance import provenance, stage_seconds
+from services.influence.worker.provenance import provenance, run_figures
 from services.influence.worker.quarantine import Quarantine
 from services.influence.worker.selection import selected_ids
 from services.influence.worker.split import Split
@@ -60,7 +60,7 @@ def run_relabel(job: Job, spec: RelabelSpec) -> SucceededMessage:
             "quarantined": quarantine.count,
             **outcome.figures,
             **cached.as_figures(),
-            **stage_seconds(job),
+            **run_figures(job),
         }
         device = model.device if model is not None else torch.device("cpu")
         facts = provenance(job, splits=[train], device=device, model=model)
