@@ -25,6 +25,10 @@ class Neighborhood:
     neighbor_QK: Tensor
     distance_QK: Tensor
 
+    def nearest(self, count: int) -> Neighborhood:
+        """The nearest `count` of each row, or all where there are fewer."""
+        return Neighborhood(self.neighbor_QK[:, :count], self.distance_QK[:, :count])
+
     def replaced(self, rows_Q: Tensor, other: Neighborhood) -> Neighborhood:
         """With the neighbours of some rows taken from elsewhere."""
         return Neighborhood(

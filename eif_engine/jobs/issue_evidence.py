@@ -52,11 +52,12 @@ class Space:
     near: Neighborhood
 
     @classmethod
-    def of(cls, v_NF: Tensor, config: IssueConfig) -> Space:
-        """The space of vectors."""
-        rows_N = torch.arange(len(v_NF), device=v_NF.device)
-        near = neighborhood(v_NF, rows_N, config.num_neighbors, block_bytes=config.block_bytes)
-        return cls(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), near)
+    def of(cls, v_NF: Tensor, config: IssueConfig, near: Neighborhood | None = None) -> Space:
+        """The space of vectors; their neighbours are looked for unless given."""
+        if near is None:
+            rows_N = torch.arange(len(v_NF), device=v_NF.device)
+            near = neighborhood(v_NF, rows_N, config.num_neighbors, block_bytes=config.block_bytes)
+        return cls(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), near.nearest(config.num_neighbors))
 
     def moved(self, v_NF: Tensor, rows_B: Tensor, config: IssueConfig) -> Space:
         """The space after some rows have moved; only their own neighbours are looked for again."""
@@ -74,11 +75,30 @@ class Spaces:
     embedding_probe: ProbeSettings
 
     @classmethod
-    def of(cls, x_NF: Tensor, z_ND: Tensor, labels_N: Tensor, num_classes: int, config: IssueConfig) -> Spaces:
-        """The spaces of features and embeddings, with settings that suit the given labels."""
-        penultimate, embedding = Space.of(x_NF, config), Space.of(z_ND, config)
+    def of(
+        cls,
+        x_NF: Tensor,
+        z_ND: Tensor,
+        labels_N: Tensor,
+        num_classes: int,
+        config: IssueConfig,
+        near: Neighborhood | None = None,
+    ) -> Spaces:
+        """The spaces of features and embeddings, with settings that suit the given labels; one space if they are one.
+
+        Args:
+            x_NF: Features.
+            z_ND: Embeddings.
+            labels_N: Given labels.
+            num_classes: C.
+            config: How many neighbours, and how the probe is fitted.
+            near: Neighbours by features, where they are known already.
+        """
+        penultimate = Space.of(x_NF, config, near)
+        embedding = penultimate if z_ND is x_NF else Space.of(z_ND, config)
         parts = folds(len(labels_N), config.num_folds, config.seed)
         trust_N = neighbor_trust(penultimate, labels_N, config)
+        distinct = (penultimate,) if embedding is penultimate else (penultimate, embedding)
         settings = [
             choose_settings(
                 space.probe_NF,
@@ -89,9 +109,9 @@ class Spaces:
                 shrinkages=config.shrinkages,
                 block_bytes=config.block_bytes,
             )
-            for space in (penultimate, embedding)
+            for space in distinct
         ]
-        return cls(penultimate, embedding, *settings)
+        return cls(penultimate, embedding, settings[0], settings[-1])
 
     def moved(self, x_NF: Tensor, z_ND: Tensor, rows_B: Tensor, config: IssueConfig) -> Spaces:
         """The spaces after some rows have moved."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eif_engine.errors import InvalidInput
-from eif_engine.functional.agreement import supporters
+from eif_engine.functional.agreement import Neighborhood, supporters
 from eif_engine.functional.calibration import choice_log_probability, fit_choice, fit_doubt, wrong_share
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS, Planted, Planter
@@ -40,6 +40,7 @@ class IssueReport:
         estimated_noise: Share of given labels that are wrong, in [0, 0.5].
         flag_above: Score from which a label counts as flagged.
         canary_recall: Share of planted flips that are flagged.
+        canary_score_B: Issue score of each planted flip, of all copies; ascending.
         pulls: How far wrong labels have pulled their samples, by space: 0 not at all, 1 to the class they were given.
     """
 
@@ -54,6 +55,7 @@ class IssueReport:
     estimated_noise: float
     flag_above: float
     canary_recall: float
+    canary_score_B: NDArray[np.float64]
     pulls: dict[str, float]
 
 
@@ -63,8 +65,10 @@ def find_issues(
     embeddings_ND: Tensor,
     labels_N: Tensor,
     num_classes: int,
-    loss_N: Tensor,
+    loss_N: Tensor | None = None,
     influence_N: Tensor | None = None,
+    near: Neighborhood | None = None,
+    learned: bool = True,
     config: IssueConfig | None = None,
     progress: Progress = no_progress,
 ) -> IssueReport:
@@ -72,11 +76,13 @@ def find_issues(
 
     Args:
         features_NF: Penultimate features.
-        embeddings_ND: Embeddings; need not be normalised.
+        embeddings_ND: Embeddings; need not be normalised. The same tensor as the features where there is but one space.
         labels_N: Given labels in [0, num_classes).
         num_classes: C.
-        loss_N: Loss of each sample under the model and its given label; reported.
-        influence_N: Absolute influence of each sample summed over confusions; reported.
+        loss_N: Loss of each sample under the model and its given label; reported where given.
+        influence_N: Absolute influence of each sample summed over confusions; reported where given.
+        near: Neighbours of every row by its features, at least `config.num_neighbors`, where they are known already.
+        learned: Whether the model was trained on these labels; if not, wrong ones have pulled nothing.
         config: How.
         progress: Called after each copy with canaries.
 
@@ -84,22 +90,23 @@ def find_issues(
         InvalidInput: Fewer than two classes have samples, or the arrays do not fit each other.
     """
     config = config or IssueConfig()
-    reported = {"loss": loss_N} | ({} if influence_N is None else {"influence": influence_N})
+    known = {"loss": loss_N, "influence": influence_N}
+    reported = {name: part_N for name, part_N in known.items() if part_N is not None}
     _check(features_NF, {"embeddings": embeddings_ND, "labels": labels_N, **reported}, labels_N, num_classes)
     generator = torch.Generator().manual_seed(config.seed)
-    spaces = Spaces.of(features_NF, embeddings_ND, labels_N, num_classes, config)
+    spaces = Spaces.of(features_NF, embeddings_ND, labels_N, num_classes, config, near)
     first = gather(spaces, labels_N, NO_PULLS, config)
     planter = Planter(spaces, labels_N, num_classes, first, config)
-    seen = first.pulls()
+    seen = first.pulls() if learned else None
     pulls = NO_PULLS if seen is None else planter.matched(seen, generator)
-    evidence = gather(spaces, labels_N, pulls, config)
+    evidence = first if pulls is NO_PULLS else gather(spaces, labels_N, pulls, config)
     planted = planter.plant(pulls, progress, generator)
 
     weight_P = _weights(evidence)
     score_N, canary_score_B = evidence.doubt_NP @ weight_P, planted.evidence.doubt_NP @ weight_P
     noise = wrong_share(score_N, canary_score_B)
     doubt = fit_doubt(score_N, canary_score_B, noise)
-    wrong_N = doubt.probability(score_N)
+    wrong_N, canary_wrong_B = doubt.probability(score_N), doubt.probability(canary_score_B)
     other_N, other_probability_N = _alternative(evidence, wrong_N, planted)
     keep_N = 1 - wrong_N >= other_probability_N
     label_N = labels_N.where(keep_N, other_N)
@@ -115,7 +122,8 @@ def find_issues(
         part_weights=dict.fromkeys(reported, 0.0) | PART_WEIGHTS,
         estimated_noise=noise,
         flag_above=config.flag_above,
-        canary_recall=float((doubt.probability(canary_score_B) >= config.flag_above).double().mean()),
+        canary_recall=float((canary_wrong_B >= config.flag_above).double().mean()),
+        canary_score_B=np.sort(_numbers(canary_wrong_B)),
         pulls={"penultimate": pulls.penultimate.mean, "embedding": pulls.embedding.mean},
     )
 
