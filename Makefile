@@ -60,6 +60,11 @@ PEERS_LIST := tests/benchmarks/paper/peers.txt
 bench: setup ## Measure speed and memory of the engine into docs/results (about 10 minutes; a quiet machine) [DEVICE=cpu|cuda]
 	@$(BIN)/python -m tests.benchmarks.engine --device '$(DEVICE)' --out docs/results
 
+.PHONY: bench-audit
+bench-audit: DATA = ../shared/data
+bench-audit: setup ## Measure audits, engine and over gRPC, into docs/results (about 15 minutes; a quiet machine) [DATA=<omniglot folder>]
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.audit_job --data '$(DATA)' --out docs/results
+
 .PHONY: paper
 paper: DATA = ../shared/data
 paper: setup $(PEERS)/.installed ## Measure what the paper measures, into docs/results [DATA=<omniglot folder>] [IMAGES=<a folder a class>] [SEEDS=3]
