@@ -5,6 +5,7 @@ Needs pyarrow: it is imported with the first comparison that is asked for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -106,6 +107,6 @@ def _by_kind(change: Change, keys: pa.Table, rows: Rows) -> Iterator[Segment]:
     encoded = keys["kind"].combine_chunks().dictionary_encode()
     kinds = [str(kind) for kind in encoded.dictionary.to_pylist()]
     numbers = encoded.indices.to_numpy()[rows]
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+    bounds = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(rows)]
+    for start, end in itertools.pairwise(bounds):
         yield Segment(change=change, kind=kinds[numbers[start]], rows=rows[start:end])

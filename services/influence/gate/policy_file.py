@@ -12,10 +12,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from services.common.errors import ServiceError
-from services.influence.gate.policy import FIGURE_RULE, FINDINGS_RULE, VERSION, Policy
+from services.influence.gate.policy import FIGURE_RULE, FINDINGS_RULE, MAX_RULES, VERSION, Policy
 
 MAX_BYTES = 64 << 10
 _MAX_DEPTH = 8
+_WORDS = {
+    "extra_forbidden": "there is no such field; `eif gate --show-policy` shows those there are",
+    "missing": "it is required",
+    "model_type": "a policy is a mapping with `version` and `rules`",
+    "too_short": "a policy has at least one rule",
+    "too_long": f"a policy has at most {MAX_RULES} rules",
+}
 _Place = tuple[int | str, ...]
 
 
@@ -115,16 +122,7 @@ def _why(problem: ErrorDetails, field: str) -> str:
     """In the words of a policy, where pydantic speaks of its own."""
     if field in {"max_drop", "max_rise"}:
         return "write a number of at least 0, or a share of the baseline such as 2%"
-    match problem["type"]:
-        case "extra_forbidden":
-            return "there is no such field; `eif gate --show-policy` shows those there are"
-        case "missing":
-            return "it is required"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return "a policy is a mapping with `version` and `rules`"
-        case "too_short":
-            return "a policy has at least one rule"
-    return problem["msg"].removeprefix("Value error, ")
+    return _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
 
 
 def _rule_name(values: object, place: _Place) -> str:
