@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import io
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -19,7 +18,7 @@ from services.client.errors import StreamCorrupt
 from services.client.influence import InfluenceClient
 from services.client.reconnect import Reconnect
 from services.influence.job_files import CHUNK_BYTES
-from tests.influence_app import FOREVER, Influence, Step, refusal, running_influence
+from tests.influence_app import FOREVER, Influence, Step, refusal
 from tests.tcp_proxy import TcpProxy
 
 ROWS = 40_000
@@ -42,12 +41,6 @@ def ranking() -> Step:
 @pytest.fixture(scope="module")
 def script() -> Step:
     return ranking()
-
-
-@pytest.fixture
-async def influence(tmp_path: Path) -> AsyncIterator[Influence]:
-    async with running_influence(tmp_path) as running:
-        yield running
 
 
 def stored(influence: Influence, job: job_pb2.InfluenceJob) -> Path:
