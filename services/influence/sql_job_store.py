@@ -1,12 +1,14 @@
-"""The table of jobs in an SQL database: SQLite now; nothing outside `sqlite.py` is particular to it."""
+"""The table of jobs in an SQL database. What is particular to one is in `sqlite.py` and `postgres.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -14,37 +16,18 @@ from pydantic import TypeAdapter
 from services.common.errors import ServiceError
 from services.influence.job import Job, JobState
 from services.influence.job_store import JobPage, RequestKey, StaleJob
+from services.influence.job_tables import JOBS, REQUESTS
+from services.influence.migrate import migrate
 from services.influence.names import parse_job_name
 
-_METADATA = sa.MetaData()
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
-JOBS = sa.Table(
-    "jobs",
-    _METADATA,
-    # In the order in which jobs were created; the place in the queue.
-    sa.Column("position", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("name", sa.String(160), nullable=False, unique=True),
-    sa.Column("uid", sa.String(36), nullable=False, unique=True),
-    sa.Column("project", sa.String(63), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
-    sa.Index("jobs_by_state", "state", "position"),
-    sa.Index("jobs_by_project", "project", "position"),
-    sqlite_autoincrement=True,  # positions of deleted jobs are not given again, so page tokens stay right
-)
+_T = TypeVar("_T")
 
-REQUESTS = sa.Table(
-    "requests",
-    _METADATA,
-    sa.Column("project", sa.String(63), primary_key=True),
-    sa.Column("request_id", sa.String(36), primary_key=True),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("job_name", sa.String(160), nullable=False),
-    sa.Column("job_uid", sa.String(36), nullable=False),
-    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
-)
+_TRIES = 12
+"""Of a transaction that others get in the way of; then they are too many."""
+_CONFLICTS = frozenset({"40001", "40P01"})
+"""SQLSTATE of a serialization failure and of a deadlock: nothing was changed, and the next try may get through."""
 
 
 class SqlJobStore:
@@ -52,11 +35,11 @@ class SqlJobStore:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        with self._writing() as connection:
-            _METADATA.create_all(connection)
+        with _translated():
+            migrate(engine)
 
     def create(self, job: Job, *, request: RequestKey | None, max_pending: int) -> Job:
-        with self._writing() as connection:
+        def work(connection: sa.Connection) -> Job:
             known = _find_request(connection, request) if request else None
             if known is not None:
                 return known
@@ -64,33 +47,31 @@ class SqlJobStore:
             connection.execute(sa.insert(JOBS), _row(job))
             if request is not None:
                 connection.execute(sa.insert(REQUESTS), _request_row(request, job))
-        return job
+            return job
+
+        return self._transact(work)
 
     def check_room(self, job: Job, *, max_pending: int) -> None:
-        with self._reading() as connection:
-            _refuse_without_room(connection, job, max_pending)
+        self._transact(lambda connection: _refuse_without_room(connection, job, max_pending), reads_only=True)
 
     def find_request(self, request: RequestKey) -> Job | None:
-        with self._reading() as connection:
-            return _find_request(connection, request)
+        return self._transact(lambda connection: _find_request(connection, request), reads_only=True)
 
     def get(self, name: str) -> Job:
-        with self._reading() as connection:
-            job = _find(connection, name)
+        job = self._transact(lambda connection: _find(connection, name), reads_only=True)
         if job is None:
             raise ServiceError("JOB_NOT_FOUND", f"there is no job {name}; it may have been deleted", name=name)
         return job
 
     def replace(self, job: Job) -> Job:
         changed = replace(job, version=job.version + 1)
-        with self._writing() as connection:
-            result = connection.execute(sa.update(JOBS).where(*_stored(job)).values(**_row(changed)))
-            _refuse_stale(result, job)
+        statement = sa.update(JOBS).where(*_stored(job)).values(**_row(changed))
+        self._transact(lambda connection: _refuse_stale(connection.execute(statement), job))
         return changed
 
     def delete(self, job: Job) -> None:
-        with self._writing() as connection:
-            _refuse_stale(connection.execute(sa.delete(JOBS).where(*_stored(job))), job)
+        statement = sa.delete(JOBS).where(*_stored(job))
+        self._transact(lambda connection: _refuse_stale(connection.execute(statement), job))
 
     def list(
         self, project: str, *, states: Collection[JobState] = (), limit: int, before: int | None = None
@@ -100,50 +81,65 @@ class SqlJobStore:
             query = query.where(JOBS.c.state.in_([state.value for state in states]))
         if before is not None:
             query = query.where(JOBS.c.position < before)
-        with self._reading() as connection:
-            rows = connection.execute(query.order_by(JOBS.c.position.desc()).limit(limit + 1)).all()
+        query = query.order_by(JOBS.c.position.desc()).limit(limit + 1)
+        rows = self._transact(lambda connection: connection.execute(query).all(), reads_only=True)
         jobs = tuple(_parse(row.document) for row in rows[:limit])
         return JobPage(jobs=jobs, next_position=rows[limit - 1].position if len(rows) > limit else None)
 
     def oldest(self, state: JobState) -> Job | None:
         query = sa.select(JOBS.c.document).where(JOBS.c.state == state.value).order_by(JOBS.c.position).limit(1)
-        with self._reading() as connection:
-            document = connection.execute(query).scalar_one_or_none()
+        document = self._transact(lambda connection: connection.execute(query).scalar_one_or_none(), reads_only=True)
         return None if document is None else _parse(document)
 
     def active(self) -> tuple[Job, ...]:
         states = [state.value for state in JobState if state.active]
         query = sa.select(JOBS.c.document).where(JOBS.c.state.in_(states)).order_by(JOBS.c.position)
-        with self._reading() as connection:
-            return tuple(_parse(document) for document in connection.execute(query).scalars())
+        documents = self._transact(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
+        return tuple(map(_parse, documents))
 
     def count(self, state: JobState) -> int:
-        with self._reading() as connection:
-            return _count(connection, state)
+        return self._transact(lambda connection: _count(connection, state), reads_only=True)
 
     def close(self) -> None:
         self._engine.dispose()
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with _translated(), self._engine.begin() as connection:
-            yield connection
+    def _transact(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False) -> _T:
+        """Run a transaction; again where others got in its way, which changes nothing."""
+        for _ in range(_TRIES):
+            with (
+                suppress(_ConflictError),
+                _translated(),
+                self._engine.connect() as connection,
+                connection.execution_options(reads_only=reads_only).begin(),
+            ):
+                return work(connection)
+            time.sleep(random.uniform(0.001, 0.02))
+        raise ServiceError("RESOURCE_PROBLEM", "too many others change the job table now; nothing was changed")
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with _translated(), self._engine.connect() as connection:
-            yield connection.execution_options(reads_only=True)
+
+class _ConflictError(Exception):
+    """Others got in the way of a transaction; nothing of it remains."""
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-        why = error.orig if isinstance(error, sa.exc.OperationalError) else "every connection is in use"
-        raise ServiceError(
-            "RESOURCE_PROBLEM", f"the job table cannot be used now ({why}); nothing was changed, try again later"
-        ) from error
+    except sa.exc.TimeoutError as error:
+        raise _unusable("every connection is in use") from error
+    except sa.exc.IntegrityError as error:  # a name or request that another transaction has taken a moment ago
+        raise _ConflictError from error
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in _CONFLICTS:
+            raise _ConflictError from error
+        if not isinstance(error, sa.exc.OperationalError):
+            raise
+        raise _unusable(str(error.orig)) from error
+
+
+def _unusable(why: str) -> ServiceError:
+    what = f"the job table cannot be used now ({why}); try again later, a request with the same request_id is safe"
+    return ServiceError("RESOURCE_PROBLEM", what)
 
 
 def _find_request(connection: sa.Connection, request: RequestKey) -> Job | None:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from services.common.errors import ServiceError
 from services.influence import job as jobs
 from services.influence.job import Job, JobError, JobState
 from services.influence.job_store import JobStore, RequestKey, StaleJob
+from services.influence.job_tables import METADATA
+from services.influence.migrate import FOLDER, HEAD, migrate
+from services.influence.postgres import postgres_engine
 from services.influence.spec import Artifact
 from services.influence.sql_job_store import SqlJobStore
 from services.influence.sqlite import sqlite_engine
 from tests.jobs import PROGRESS, T1, make_job, make_output
+from tests.postgres import Postgres, find_postgres, running_postgres
 
 Reopen = Callable[[], JobStore]
+DATABASES = ("sqlite", "postgresql")
 REQUEST = RequestKey(project="p", request_id="123e4567-e89b-42d3-a456-426614174000", digest="d1")
 
 
@@ -32,13 +42,37 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.sqlite"
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (initdb and postgres are not on the PATH)")
+    with TemporaryDirectory(prefix="pg-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        with running_postgres(programs, Path(folder) / "server") as server:
+            yield server
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, path: Path) -> str:
+    """Of a new database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{path}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create(f"jobs_{uuid.uuid4().hex}")
+
+
+def engine_of(url: str) -> sa.Engine:
+    return sqlite_engine(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite") else postgres_engine(url)
+
+
 @pytest.fixture
-def reopen(path: Path) -> Iterator[Reopen]:
+def reopen(url: str) -> Iterator[Reopen]:
     """Opens the same table again, as a restarted server does."""
     opened: list[JobStore] = []
 
     def open_again() -> JobStore:
-        opened.append(SqlJobStore(sqlite_engine(path)))
+        opened.append(SqlJobStore(engine_of(url)))
         return opened[-1]
 
     yield open_again
@@ -267,25 +301,24 @@ def test_the_oldest_waiting_job_is_next_and_keeps_its_place(store: JobStore) -> 
 
 
 CREATE_THEN_DIE = """
-import os, pathlib, signal, sys
+import os, signal, sys
 from services.influence.sql_job_store import SqlJobStore
-from services.influence.sqlite import sqlite_engine
+from tests.contracts.test_job_store import engine_of
 from tests.jobs import make_job
-store = SqlJobStore(sqlite_engine(pathlib.Path(sys.argv[1])))
+store = SqlJobStore(engine_of(sys.argv[1]))
 print(store.create(make_job("durable"), request=None, max_pending=9).uid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_created_job_outlives_a_killed_process(path: Path, reopen: Reopen) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", CREATE_THEN_DIE, str(path)], capture_output=True, text=True, check=False
-    )
+def test_a_created_job_outlives_a_killed_process(url: str, reopen: Reopen) -> None:
+    killed = subprocess.run([sys.executable, "-c", CREATE_THEN_DIE, url], capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert reopen().get(make_job("durable").name).uid == killed.stdout.strip()
 
 
-def test_a_full_disk_is_a_reason_and_loses_nothing(store: JobStore, path: Path) -> None:
+def test_a_full_disk_is_a_reason_and_loses_nothing(path: Path) -> None:
+    store = SqlJobStore(sqlite_engine(path))
     job = create(store, make_job())
     engine = sqlite_engine(path)
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 20"))
@@ -295,3 +328,51 @@ def test_a_full_disk_is_a_reason_and_loses_nothing(store: JobStore, path: Path) 
     assert "disk is full" in message
     assert full.get(job.name) == job
     full.close()
+
+
+def test_the_tables_are_those_that_the_migrations_make(url: str) -> None:
+    engine = engine_of(url)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one() == HEAD
+    folder = ScriptDirectory(str(FOLDER))
+    assert folder.get_heads() == [HEAD]
+    migrate(engine)
+    engine.dispose()
+
+
+def test_a_table_of_before_there_were_migrations_is_kept(url: str, reopen: Reopen) -> None:
+    engine = engine_of(url)
+    METADATA.create_all(engine)
+    engine.dispose()
+    job = create(reopen(), make_job())
+    assert reopen().get(job.name) == job
+
+
+def test_servers_that_start_at_once_migrate_once(url: str) -> None:
+    barrier = threading.Barrier(4)
+
+    def open_store(_: int) -> int:
+        barrier.wait()
+        store = SqlJobStore(engine_of(url))
+        count = store.count(JobState.PENDING)
+        store.close()
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(open_store, range(4))) == [0] * 4
+
+
+def test_a_database_that_goes_away_is_a_reason_and_comes_back(postgres: Postgres) -> None:
+    store = SqlJobStore(postgres_engine(postgres.create(f"jobs_{uuid.uuid4().hex}")))
+    job = create(store, make_job("before"))
+    postgres.kill()
+    message = refused("RESOURCE_PROBLEM", lambda: create(store, make_job("meanwhile"), request=REQUEST))
+    assert "same request_id is safe" in message
+    refused("RESOURCE_PROBLEM", lambda: store.get(job.name))
+    postgres.start()
+    assert store.get(job.name) == job
+    made = create(store, make_job("after"), request=REQUEST)
+    assert [each.uid for each in store.list("p", limit=9).jobs] == [made.uid, job.uid]
+    store.close()

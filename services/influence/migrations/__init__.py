@@ -1,0 +1,1 @@
+"""Migrations of the job table, run by alembic."""
