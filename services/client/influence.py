@@ -18,6 +18,8 @@ from eif.influence.v1 import influence_service_pb2, influence_service_pb2_grpc, 
 
 from services.client import names
 from services.client.connection import Connection
+from services.client.gate import AuditDifferences, AuditVerdict, Change, FindingChange
+from services.client.gate_converters import CHANGE_VALUES, change_of, count_of, verdict_of
 from services.client.job_converters import STATE_VALUES, job_of, raise_unless_succeeded, server_info_of
 from services.client.job_files import open_job_file, parquet_table, require_tables, save
 from services.client.jobs import InfluenceServerInfo, Job, JobState
@@ -61,6 +63,8 @@ _RETRIED = (
     "ListInfluenceJobs",
     "CancelInfluenceJob",
     "ListJobResults",
+    "EvaluateAudit",
+    "CompareAudits",
     "GetServerInfo",
 )
 
@@ -398,11 +402,64 @@ class InfluenceClient:
         require_tables()
         return parquet_table(b"".join(self.read_file(job, f"{table}.parquet")))
 
+    def evaluate_audit(self, job: Job | str, *, baseline: Job | str | None = None, policy: str = "") -> AuditVerdict:
+        """Judge a succeeded audit by a policy (docs/gate.md).
+
+        Args:
+            job: The audit.
+            baseline: The audit to compare with; rules about changes need one.
+            policy: YAML; empty is the default policy of the server.
+        """
+        request = influence_service_pb2.EvaluateAuditRequest(
+            name=self._name(job), baseline="" if baseline is None else self._name(baseline), policy=policy
+        )
+        return verdict_of(self._connection.call(self._stub.EvaluateAudit, request))
+
+    def compare_audits(
+        self,
+        job: Job | str,
+        baseline: Job | str,
+        *,
+        changes: Sequence[Change] = (Change.NEW, Change.FIXED),
+        kinds: Sequence[str] = (),
+        page_size: int = 0,
+    ) -> AuditDifferences:
+        """What is new, fixed and persisting between two succeeded audits; pages are fetched as needed.
+
+        Args:
+            job: The audit.
+            baseline: The earlier one.
+            changes: Only these.
+            kinds: Only findings of these kinds, such as `label_issue`; all by default.
+            page_size: Findings fetched at once; 0 is the server's default.
+        """
+        request = influence_service_pb2.CompareAuditsRequest(
+            name=self._name(job),
+            baseline=self._name(baseline),
+            changes=[CHANGE_VALUES[change] for change in changes],
+            kinds=kinds,
+            page_size=page_size,
+        )
+        first = self._connection.call(self._stub.CompareAudits, request)
+        return AuditDifferences(counts=tuple(map(count_of, first.counts)), changes=self._changes(request, first))
+
     def server_info(self) -> InfluenceServerInfo:
         """What the server is and what its limits are."""
         return server_info_of(
             self._connection.call(self._stub.GetServerInfo, influence_service_pb2.GetServerInfoRequest())
         )
+
+    def _changes(
+        self,
+        request: influence_service_pb2.CompareAuditsRequest,
+        page: influence_service_pb2.CompareAuditsResponse,
+    ) -> Iterator[FindingChange]:
+        while True:
+            yield from map(change_of, page.changes)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+            page = self._connection.call(self._stub.CompareAudits, request)
 
     def _create(self, job: job_pb2.InfluenceJob, options: JobOptions) -> Job:
         request = create_request(job, options, project=self.project)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from services.client.cli.audit import audit
+from services.client.cli.diff import diff
 from services.client.cli.exit_codes import TEXT
 from services.client.cli.explain import explain
 from services.client.cli.failures import Interrupted, PipeClosed
 from services.client.cli.fetch import fetch, table
+from services.client.cli.gate import gate
 from services.client.cli.images import embed, search
 from services.client.cli.index import index
 from services.client.cli.info import info
@@ -78,6 +80,8 @@ for _command in (
     stream,
     table,
     fetch,
+    gate,
+    diff,
     index,
     embed,
     search,

@@ -17,6 +17,8 @@ NOT_FOUND = 4
 CANCELLED = 5
 NOT_NOW = 6
 """Not in this state: the job has not ended, the queue is full, the time to wait is over."""
+GATE_CLOSED = 7
+"""`eif gate`: the policy says FAIL; with --strict, also WARN."""
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
@@ -29,6 +31,7 @@ Exit codes:
   4    no such job, model, index, query, table or object
   5    the job was cancelled
   6    not now: the job has not ended, a queue is full, the wait is over
+  7    eif gate: the audit breaks the policy
   130  interrupted with Ctrl-C
   141  the reader of a pipe went away"""
 
