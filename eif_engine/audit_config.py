@@ -16,6 +16,8 @@ class AuditConfig:
     Attributes:
         recall_at: The k of recall@k; 1 is always there.
         influence: How influence is computed.
+        exact_elements: Up to so many losses (confusion classes times training samples times classes) influence is computed
+            as `influence` says; beyond, to first order with its radius, which the audit tells.
         top_k: Training samples kept per confusion class from each end of its ranking.
         issues: How label issues are found.
         screen_above: Probability that a test label is wrong from which its confusions blame no training sample.
@@ -33,6 +35,7 @@ class AuditConfig:
 
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
     influence: InfluenceConfig = field(default_factory=InfluenceConfig)
+    exact_elements: int = 10_000_000_000
     top_k: int = 50
     issues: IssueConfig = field(default_factory=IssueConfig)
     screen_above: float = 0.5
@@ -48,7 +51,7 @@ class AuditConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "outlier_neighbors", "proof_draws"):
+        for name in ("exact_elements", "top_k", "outlier_neighbors", "proof_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.proofs < 0:

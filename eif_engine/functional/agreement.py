@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,11 @@ class Neighborhood:
     neighbor_QK: Tensor
     distance_QK: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Neighborhood]) -> Neighborhood:
+        """Of the rows of one after those of the other."""
+        return cls(torch.cat([part.neighbor_QK for part in parts]), torch.cat([part.distance_QK for part in parts]))
+
     def nearest(self, count: int) -> Neighborhood:
         """The nearest `count` of each row, or all where there are fewer."""
         return Neighborhood(self.neighbor_QK[:, :count], self.distance_QK[:, :count])
@@ -37,10 +43,13 @@ class Neighborhood:
         )
 
 
-def neighborhood(v_NF: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES) -> Neighborhood:
-    """The nearest neighbours of rows in the order of `rows_Q`; `count` is cut to N - 1."""
+def neighborhood(
+    v_NF: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES, unit: bool = False
+) -> Neighborhood:
+    """The nearest neighbours of rows in the order of `rows_Q`; `count` is cut to N - 1, `unit` as in `nearest`."""
     found = [
-        (neighbors, distances) for _, neighbors, distances in nearest(v_NF, rows_Q, count, block_bytes=block_bytes)
+        (neighbors, distances)
+        for _, neighbors, distances in nearest(v_NF, rows_Q, count, block_bytes=block_bytes, unit=unit)
     ]
     return Neighborhood(torch.cat([neighbors for neighbors, _ in found]), torch.cat([far for _, far in found]))
 

@@ -55,15 +55,22 @@ def farthest_of_class(v_ND: Tensor, labels_N: Tensor, *, block_bytes: int = BLOC
 
 
 def nearest(
-    v_ND: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES
+    v_ND: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES, unit: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The `count` nearest other rows of each of `rows_Q`, in blocks.
+
+    Args:
+        v_ND: Vectors.
+        rows_Q: Rows whose neighbours are looked for.
+        count: How many of each.
+        block_bytes: Memory of a block of similarities.
+        unit: Whether the vectors are of unit length already; no copy of them is made then.
 
     Yields:
         The rows of the block (B,), their neighbours (B, count) nearest first and lowest row first among equals, and the
         distances (B, count). `count` is cut to N - 1.
     """
-    vn_ND = F.normalize(v_ND, dim=1)
+    vn_ND = v_ND if unit else F.normalize(v_ND, dim=1)
     count = min(count, len(vn_ND) - 1)
     width = min(count + MARGIN, len(vn_ND) - 1)
     widest = max(len(vn_ND), width * vn_ND.shape[1])  # similarities to all, or differences to candidates
