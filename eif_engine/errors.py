@@ -9,6 +9,7 @@
     |   |-- ModelBundleInvalid  model.json or onnx.json breaks its schema
     |   |-- CheckpointUnsafe    a checkpoint that would run code or lies about its size
     |   |-- CheckpointIncompatible  keys, shapes or values that do not fit the architecture
+    |   |-- FeatureMapMissing   a network without a feature map whose parts could be compared
     |   |-- OnnxInvalid         an ONNX model that cannot be loaded, or reaches outside its folder
     |   `-- TooManyQuarantined  more unreadable samples than the request allows
     `-- ResourceProblem         this machine
@@ -84,6 +85,12 @@ class CheckpointIncompatible(InvalidInput):
     """Keys, shapes or values of a checkpoint do not fit the architecture. Metadata: `keys`."""
 
     reason = "CHECKPOINT_INCOMPATIBLE"
+
+
+class FeatureMapMissing(InvalidInput):
+    """A network has no feature map whose parts could be compared, or too large a one. Metadata: `architecture`."""
+
+    reason = "FEATURE_MAP_MISSING"
 
 
 class OnnxInvalid(InvalidInput):

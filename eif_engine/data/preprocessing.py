@@ -110,6 +110,14 @@ class Preprocessing(BaseModel):
             raise TypeError("resize by the shorter side has no crop")
         return (self.channels, *size)
 
+    def seen_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of an image of this size that the network sees, in its own pixels: left, top, right, bottom."""
+        rows, columns = self._resized_size(height, width)
+        seen_rows, seen_columns = self._crop_size() or (rows, columns)
+        top, left = round((rows - seen_rows) / 2.0), round((columns - seen_columns) / 2.0)
+        across, down = width / columns, height / rows
+        return left * across, top * down, (left + seen_columns) * across, (top + seen_rows) * down
+
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """Turn an image, as `decode_image` returns it, into a contiguous (C, H, W) array.
 

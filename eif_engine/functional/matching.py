@@ -99,7 +99,6 @@ def additive_contributions(parts_UD: Tensor, parts_VD: Tensor) -> Tensor:
     `z . z' = sum_uv e_u . e'_v / (U V)`, divided by `|z| |z'|`: exact, and signed.
     """
     whole_D, other_D = parts_UD.mean(dim=-2), parts_VD.mean(dim=-2)
-    norms = whole_D.norm(dim=-1) * other_D.norm(dim=-1)
+    norms = torch.linalg.vector_norm(whole_D, dim=-1) * torch.linalg.vector_norm(other_D, dim=-1)
     pairs = parts_UD.shape[-2] * parts_VD.shape[-2]
-    products_UV: Tensor = parts_UD @ parts_VD.transpose(-2, -1)
-    return products_UV / (pairs * norms)[..., None, None]
+    return parts_UD @ parts_VD.transpose(-2, -1) / (pairs * norms)[..., None, None]

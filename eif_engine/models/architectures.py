@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from eif_engine.errors import EifError, ModelBundleInvalid
-from eif_engine.models.bundle import Architecture, FeatureNorm, Pooling
-from eif_engine.models.pooling import cut_classifier, set_pooling
+from eif_engine.models.bundle import Architecture, AttentionSettings, FeatureNorm, ModelBundle, Pooling
+from eif_engine.models.pooling import cut_classifier, grouped_attention, set_pooling
 
 ENTRY_POINT_GROUP = "eif.architectures"
 MAX_PARAMETERS = 2_000_000_000
@@ -51,8 +51,15 @@ def build_backbone(
     *,
     pooling: Pooling = Pooling.NATIVE,
     feature_norm: FeatureNorm = FeatureNorm.NONE,
+    attention: AttentionSettings | None = None,
 ) -> Backbone:
     """Build a backbone; the caller's random state is left as it was.
+
+    Args:
+        architecture: By name.
+        pooling: Of a torchvision network.
+        feature_norm: Of a torchvision network.
+        attention: Settings of pooling GROUPED_ATTENTION.
 
     Raises:
         ModelBundleInvalid: No such architecture, options that it does not take, or a network that is too large.
@@ -66,15 +73,28 @@ def build_backbone(
             "feature_norm to none",
             field="pooling" if pooling is not Pooling.NATIVE else "feature_norm",
         )
+    if (pooling is Pooling.GROUPED_ATTENTION) != (attention is not None):
+        raise ModelBundleInvalid("attention and pooling grouped_attention go together", field="attention")
     build = _torchvision_builder(architecture) if point is None else _entry_point_builder(architecture, point)
     with torch.random.fork_rng(devices=[]):
         if architecture.options:
             _check_size(build, architecture)
-        module = _build(build, architecture).eval().requires_grad_(requires_grad=False)
-    if point is not None:
-        return Backbone(module=module)
-    cut = cut_classifier(module, feature_norm)
-    return Backbone(module=set_pooling(module, pooling, cut).eval(), cut=cut)
+        module = _build(build, architecture)
+        pool = None if attention is None else grouped_attention(module, attention)
+    if point is None:
+        features = None if attention is None else attention.groups * attention.value_dim
+        cut = cut_classifier(module, feature_norm, features)
+        module = set_pooling(module, pooling, cut, pool)
+    else:
+        cut = ""
+    return Backbone(module=module.eval().requires_grad_(requires_grad=False), cut=cut)
+
+
+def bundle_backbone(bundle: ModelBundle) -> Backbone:
+    """The backbone of a bundle, as `build_backbone` builds it."""
+    return build_backbone(
+        bundle.architecture, pooling=bundle.pooling, feature_norm=bundle.feature_norm, attention=bundle.attention
+    )
 
 
 def _check_torchvision(architecture: Architecture) -> None:

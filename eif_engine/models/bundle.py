@@ -23,14 +23,16 @@ FEATURES_VERSION = 1
 """Raised when the same bundle and the same image would give other features than before: cached features then miss."""
 
 MAX_EMBEDDING_DIM = 65_536
+MAX_ATTENTION_FEATURES = 65_536
 
 
 class Pooling(StrEnum):
-    """How a torchvision network turns its last feature map into F features."""
+    """How a torchvision network turns its last feature map into F features; GROUPED_ATTENTION is in attention.py."""
 
     NATIVE = "native"
     AVG = "avg"
     MAX = "max"
+    GROUPED_ATTENTION = "grouped_attention"
 
 
 class FeatureNorm(StrEnum):
@@ -58,6 +60,20 @@ class Architecture(Strict):
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class AttentionSettings(Strict):
+    """Sizes of grouped attention: F is `groups * value_dim`."""
+
+    groups: int = Field(ge=1, le=256)
+    key_dim: int = Field(default=64, ge=1, le=4096)
+    value_dim: int = Field(default=64, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _features_are_bounded(self) -> AttentionSettings:
+        if self.groups * self.value_dim > MAX_ATTENTION_FEATURES:
+            raise ValueError(f"groups * value_dim is {self.groups * self.value_dim:,}, over {MAX_ATTENTION_FEATURES:,}")
+        return self
+
+
 class Weights(FileRef):
     """The checkpoint. `.safetensors`, or a state dict in `.pt` or `.pth`."""
 
@@ -71,6 +87,7 @@ class ModelBundle(Strict):
         schema_version: 1.
         architecture: The backbone, images (B, C, H, W) to features (B, F).
         pooling: Of a torchvision backbone.
+        attention: Of pooling GROUPED_ATTENTION, and of it alone.
         feature_norm: Of a torchvision backbone.
         embedding_dim: D.
         head_bias: Whether the last linear layer, F to D, has a bias.
@@ -84,6 +101,7 @@ class ModelBundle(Strict):
     schema_version: Literal[1] = 1
     architecture: Architecture
     pooling: Pooling = Pooling.NATIVE
+    attention: AttentionSettings | None = None
     feature_norm: FeatureNorm = FeatureNorm.NONE
     embedding_dim: int = Field(ge=1, le=MAX_EMBEDDING_DIM)
     head_bias: bool = True
@@ -102,6 +120,12 @@ class ModelBundle(Strict):
                 "safetensors.torch.save_file, or with torch.save(model.state_dict(), ...)"
             )
         return value
+
+    @model_validator(mode="after")
+    def _attention_has_settings(self) -> ModelBundle:
+        if (self.pooling is Pooling.GROUPED_ATTENTION) != (self.attention is not None):
+            raise ValueError("attention and pooling grouped_attention go together: give both or neither")
+        return self
 
     @model_validator(mode="after")
     def _published_layout_has_proxies(self) -> ModelBundle:
@@ -135,4 +159,6 @@ def model_key(bundle: ModelBundle) -> str:
         **bundle.model_dump(mode="json", include={"architecture", "pooling", "feature_norm", "preprocessing"}),
         "weights": bundle.weights.model_dump(mode="json", include={"sha256", "format"}),
     }
+    if bundle.attention is not None:  # not otherwise: keys of features that are cached already stay as they are
+        facts["attention"] = bundle.attention.model_dump(mode="json")
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eif_engine.errors import EifError
-from eif_engine.models.architectures import Backbone, build_backbone, installed_architectures
+from eif_engine.models.architectures import Backbone, bundle_backbone, installed_architectures
 from eif_engine.models.assembly import (
     bundle_loss,
     finite_loss_parameters,
@@ -112,7 +112,7 @@ class _Check:
     def _architecture(self, bundle: ModelBundle) -> tuple[Backbone | None, int]:
         backbone: Backbone | None = None
         with self._reported():
-            backbone = build_backbone(bundle.architecture, pooling=bundle.pooling, feature_norm=bundle.feature_norm)
+            backbone = bundle_backbone(bundle)
             feature_dim = probe_features(backbone.module, bundle)
             shape = bundle.preprocessing.output_shape
             self._ok("ARCHITECTURE", f"{bundle.architecture.name} takes {shape} and gives {feature_dim} features")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from eif_engine.models.architectures import build_backbone
+from eif_engine.models.architectures import bundle_backbone
 from eif_engine.models.assembly import (
     bundle_loss,
     finite_loss_parameters,
@@ -48,7 +48,7 @@ def load_model(
     loss_state, loss_file = state, bundle.weights.file
     if bundle.proxies is not None:
         loss_state, loss_file = read_proxies(folder, bundle.proxies, limits=limits), bundle.proxies.file
-    backbone = build_backbone(bundle.architecture, pooling=bundle.pooling, feature_norm=bundle.feature_norm)
+    backbone = bundle_backbone(bundle)
     feature_dim = probe_features(backbone.module, bundle)
     refuse(fit(state, backbone, bundle, feature_dim), name=bundle.weights.file)
     vectors = finite_loss_parameters(loss_state, bundle, name=loss_file)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from eif_engine.errors import ModelBundleInvalid
-from eif_engine.models.bundle import FeatureNorm, Pooling
+from eif_engine.models.attention import GroupedAttention
+from eif_engine.models.bundle import AttentionSettings, FeatureNorm, Pooling
 
 _POOLS: dict[Pooling, type[nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d]] = {
     Pooling.AVG: nn.AdaptiveAvgPool2d,
@@ -37,37 +38,68 @@ class PooledTrunk(nn.Module):
         return features_BF
 
 
-def cut_classifier(network: nn.Module, norm: FeatureNorm) -> str:
+def cut_classifier(network: nn.Module, norm: FeatureNorm, features: int | None = None) -> str:
     """Replace the last linear layer by the feature norm, and return its name.
+
+    Args:
+        network: Changed in place.
+        norm: What comes in its place.
+        features: F, where it is not what the layer took.
 
     Raises:
         ModelBundleInvalid: There is none.
     """
+    name, module = last_linear(network)
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, _norm(norm, features or module.in_features))
+    return name
+
+
+def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The layer that is cut off. Raises ModelBundleInvalid where there is none."""
     linear: list[tuple[str, nn.Linear]] = [
         (name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)
     ]
     if not linear:
         raise ModelBundleInvalid("the network has no linear layer to cut off", field="architecture.name")
-    name, module = linear[-1]
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, _norm(norm, module.in_features))
-    return name
+    return linear[-1]
 
 
-def set_pooling(network: nn.Module, pooling: Pooling, cut: str) -> nn.Module:
-    """Pool the last feature map to one value a channel, by average or maximum.
+def grouped_attention(network: nn.Module, settings: AttentionSettings) -> GroupedAttention:
+    """The attention that fits a network whose classifier is not cut yet.
+
+    Raises:
+        ModelBundleInvalid: There is more than dropout between the pooled feature map and the last linear layer, which
+            would not fit the features of attention.
+    """
+    name, module = last_linear(network)
+    parent = network.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.Sequential) and any(
+        not isinstance(child, nn.Dropout | nn.Identity) for child in parent if child is not module
+    ):
+        raise ModelBundleInvalid(
+            f"pooling {Pooling.GROUPED_ATTENTION.value} is not available for {type(network).__name__}, which has "
+            "layers between pooling and classifier: use native",
+            field="pooling",
+        )
+    return GroupedAttention(module.in_features, settings)
+
+
+def set_pooling(network: nn.Module, pooling: Pooling, cut: str, attention: nn.Module | None = None) -> nn.Module:
+    """Pool the last feature map to one value a channel, by average or maximum, or by grouped attention.
 
     Args:
         network: With its classifier cut; changed in place where that is possible.
         pooling: NATIVE leaves the network as it is.
         cut: What `cut_classifier` returned.
+        attention: What pools, for GROUPED_ATTENTION.
 
     Raises:
         ModelBundleInvalid: The network has no feature map that is pooled right before the classifier.
     """
     if pooling is Pooling.NATIVE:
         return network
-    pool = _POOLS[pooling](1)
+    pool = attention if attention is not None else _POOLS[pooling](1)
     if isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool2d) and _pools_to_one(network):
         network.avgpool = pool
         return network

@@ -16,6 +16,7 @@ from eif_engine.losses.settings import LossSettings, SoftTripleSettings, has_par
 from eif_engine.models.bundle import (
     MODEL_JSON,
     Architecture,
+    AttentionSettings,
     FeatureNorm,
     ModelBundle,
     Pooling,
@@ -58,6 +59,7 @@ def save_bundle(
     state_dict: Mapping[str, Tensor],
     pooling: Pooling = Pooling.NATIVE,
     feature_norm: FeatureNorm = FeatureNorm.NONE,
+    attention: AttentionSettings | None = None,
 ) -> Path:
     """Write a bundle: weights.safetensors, then model.json, so that a model.json always has its weights.
 
@@ -70,6 +72,7 @@ def save_bundle(
         state_dict: `backbone.*`, `head.weight`, `head.bias` and `loss.*`; see `state_dict_of`.
         pooling: Of a torchvision backbone.
         feature_norm: Of a torchvision backbone.
+        attention: Of pooling GROUPED_ATTENTION.
 
     Returns:
         The path of model.json.
@@ -88,6 +91,7 @@ def save_bundle(
             architecture=architecture,
             pooling=pooling,
             feature_norm=feature_norm,
+            attention=attention,
             embedding_dim=state_dict["head.weight"].shape[0],
             head_bias="head.bias" in state_dict,
             loss=loss,

@@ -66,7 +66,11 @@ def test_integer_classes_are_the_labels_of_a_manifest() -> None:
         ({"loss": {"name": "triplet"}}, "loss", "'proxy_nca', 'soft_triple'"),
         ({"loss": {"name": "proxy_nca", "scale": -1}}, "loss.proxy_nca.scale", "greater than 0"),
         ({"loss": {"name": "proxy_nca", "margin": 1}}, "loss.proxy_nca.margin", "unknown field"),
-        ({"pooling": "gem"}, "pooling", "'native', 'avg' or 'max'"),
+        ({"pooling": "gem"}, "pooling", "'native', 'avg', 'max' or 'grouped_attention'"),
+        ({"pooling": "grouped_attention"}, "", "attention and pooling grouped_attention go together"),
+        ({"attention": {"groups": 2}}, "", "attention and pooling grouped_attention go together"),
+        ({"attention": {"groups": 0}}, "attention.groups", "greater than or equal to 1"),
+        ({"attention": {"groups": 256, "value_dim": 4096}}, "attention", "over 65,536"),
         ({"preprocessing": {"resize": 32}}, "preprocessing", "add center_crop"),
         ({"weights": {"file": "../w.pt", "sha256": SHA}}, "weights.file", "match pattern"),
         ({"weights": {"file": "/etc/passwd", "sha256": SHA}}, "weights.file", "match pattern"),
@@ -124,6 +128,7 @@ def test_the_model_key_is_stable_over_versions() -> None:
         {"architecture": {"name": "mlp"}},
         {"architecture": {"name": "conv4", "options": {"width": 8}}},
         {"pooling": "max"},
+        {"pooling": "grouped_attention", "attention": {"groups": 2}},
         {"feature_norm": "layer_norm"},
         {"preprocessing": {"mode": "L", "resize": [32, 31]}},
         {"preprocessing": {"mode": "L", "resize": [32, 32], "mean": [0.1]}},
@@ -133,6 +138,14 @@ def test_the_model_key_is_stable_over_versions() -> None:
 )
 def test_the_model_key_changes_with_whatever_features_depend_on(changes: dict[str, object]) -> None:
     assert model_key(model(**changes)) != model_key(model())
+
+
+def test_the_model_key_changes_with_the_sizes_of_attention() -> None:
+    keys = [
+        model_key(model(pooling="grouped_attention", attention={"groups": groups, "value_dim": dim}))
+        for groups, dim in ((2, 8), (4, 8), (2, 16))
+    ]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(
