@@ -16,8 +16,8 @@ class AuditConfig:
     Attributes:
         recall_at: The k of recall@k; 1 is always there.
         influence: How influence is computed.
-        exact_elements: Up to so many losses (confusion classes times training samples times classes) influence is computed
-            as `influence` says; beyond, to first order with its radius, which the audit tells.
+        exact_elements: Up to so many losses (confusion classes times training samples times classes) influence is
+            computed as `influence` says; beyond, to first order with its radius, which the audit tells.
         top_k: Training samples kept per confusion class from each end of its ranking.
         issues: How label issues are found.
         screen_above: Probability that a test label is wrong from which its confusions blame no training sample.

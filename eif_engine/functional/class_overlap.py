@@ -33,22 +33,21 @@ def overlaps(v_NF: Tensor, labels_N: Tensor, num_classes: int) -> tuple[Tensor, 
     """
     count_C = torch.bincount(labels_N, minlength=num_classes)
     center_CF = _centers(v_NF, labels_N, count_C)
-    pairs_P2 = _near_centers(center_CF, (count_C >= ENOUGH).nonzero().flatten())
-    if len(pairs_P2) == 0:
-        return pairs_P2, torch.zeros(0, dtype=torch.float64, device=v_NF.device)
+    pair_PS = _near_centers(center_CF, (count_C >= ENOUGH).nonzero().flatten())
+    if len(pair_PS) == 0:
+        return pair_PS, torch.zeros(0, dtype=torch.float64, device=v_NF.device)
     order_N = torch.sort(labels_N, stable=True).indices
     start_C = torch.cumsum(count_C, 0) - count_C
-    errors_PS = torch.zeros(pairs_P2.shape, dtype=torch.float64, device=v_NF.device)
-    sides_S = torch.cat((pairs_P2, pairs_P2.flip(1)))  # each pair from both sides: samples of the first class
-    by_class_S = torch.sort(sides_S[:, 0], stable=True).indices
-    for part in torch.split(
-        by_class_S, torch.unique_consecutive(sides_S[by_class_S, 0], return_counts=True)[1].tolist()
-    ):
-        own, others = int(sides_S[part[0], 0]), sides_S[part, 1]
+    error_PS = torch.zeros(pair_PS.shape, dtype=torch.float64, device=v_NF.device)
+    side_TS = torch.cat((pair_PS, pair_PS.flip(1)))  # each pair from both sides: samples of the first class
+    by_class_T = torch.sort(side_TS[:, 0], stable=True).indices
+    _, sizes = torch.unique_consecutive(side_TS[by_class_T, 0], return_counts=True)
+    for part in torch.split(by_class_T, sizes.tolist()):
+        own, others = int(side_TS[part[0], 0]), side_TS[part, 1]
         rows_B = order_N[start_C[own] : start_C[own] + count_C[own]]
         error_O = _errors(v_NF, rows_B, center_CF[own], int(count_C[own]), center_CF[others])
-        errors_PS[part % len(pairs_P2), part // len(pairs_P2)] = error_O
-    return pairs_P2, errors_PS.sum(dim=1).clamp_max(1.0)
+        error_PS[part % len(pair_PS), part // len(pair_PS)] = error_O
+    return pair_PS, error_PS.sum(dim=1).clamp_max(1.0)
 
 
 def _centers(v_NF: Tensor, labels_N: Tensor, count_C: Tensor) -> Tensor:
@@ -68,7 +67,8 @@ def _near_centers(center_CF: Tensor, classes_A: Tensor) -> Tensor:
         torch.stack((rows_B[:, None].expand_as(neighbor_BK), neighbor_BK), dim=2).flatten(0, 1)
         for rows_B, neighbor_BK, _ in nearest(among_AF, rows_A, NEAR_CENTERS)
     ]
-    return torch.unique(classes_A[torch.cat(found)].sort(dim=1).values, dim=0)
+    pair_PS: Tensor = torch.unique(classes_A[torch.cat(found)].sort(dim=1).values, dim=0)
+    return pair_PS
 
 
 def _errors(v_NF: Tensor, rows_B: Tensor, own_F: Tensor, count: int, other_OF: Tensor) -> Tensor:

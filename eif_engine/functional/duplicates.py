@@ -28,8 +28,8 @@ def nearer_than(cosine: float, typical: float) -> float:
 def near_pairs(rows_Q: Tensor, neighbor_QK: Tensor, distance_QK: Tensor, most: float) -> list[tuple[int, int]]:
     """Rows and their neighbours at most so far away (squared distance)."""
     place_P, column_P = (distance_QK <= most).nonzero(as_tuple=True)
-    pairs_P2 = torch.stack((rows_Q[place_P], neighbor_QK[place_P, column_P]), dim=1)
-    return [(first, second) for first, second in pairs_P2.tolist()]
+    pair_PS = torch.stack((rows_Q[place_P], neighbor_QK[place_P, column_P]), dim=1)
+    return [(first, second) for first, second in pair_PS.tolist()]
 
 
 def equal_pairs(digests: Sequence[bytes | None]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import Audit, AuditModel, AuditSplit, StageProgress, no_stage_progress
@@ -43,7 +43,7 @@ def run_audit(
     test: AuditSplit,
     model: AuditModel | None,
     config: AuditConfig,
-    reviewed: Set[tuple[str, str]] = frozenset(),
+    reviewed: AbstractSet[tuple[str, str]] = frozenset(),
     progress: StageProgress = no_stage_progress,
 ) -> Audit:
     """Audit a model and its data.
@@ -73,15 +73,26 @@ def run_audit(
             confusions = find_confusions(retrieved, data.test, screened, config)
             groups = confusion_groups(confusions, data.test)
         with stages.stage("influence") as report:
-            influence = score_groups(data, groups, config, threads, report, missing)
+            influence = score_groups(data, groups, config, threads=threads, progress=report, missing=missing)
         with stages.stage("issues") as report:
-            issues = train_issues(data, near.train, influence, reviewed, config, report, missing)
+            issues = train_issues(
+                data, near.train, config, influence=influence, reviewed=reviewed, progress=report, missing=missing
+            )
         with stages.stage("classes"):
             classes = advised_classes(data.train, issues, config)
         with stages.stage("duplicates"):
             duplicates, outliers = find_duplicates(data, near, config), find_outliers(data, near, config)
         with stages.stage("proof") as report:
-            proofs = prove(data, groups, influence, issues, config, threads, report, missing)
+            proofs = prove(
+                data,
+                groups,
+                config,
+                influence=influence,
+                issues=issues,
+                threads=threads,
+                progress=report,
+                missing=missing,
+            )
         with stages.stage("findings"):
             found = Found(
                 data=data,

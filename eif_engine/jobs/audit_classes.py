@@ -74,10 +74,10 @@ def advised_classes(train: Samples, issues: Issues | None, config: AuditConfig) 
 
 def same_identity(train: Samples, config: AuditConfig) -> dict[int, tuple[int, float]]:
     """Of each class that overlaps with another, the one it overlaps most with, and how far."""
-    pairs_P2, overlap_P = overlaps(train.features_NF, train.codes_N, len(train.classes))
+    pair_PS, overlap_P = overlaps(train.features_NF, train.codes_N, len(train.classes))
     enough_P = overlap_P >= config.same_identity
     best: dict[int, tuple[int, float]] = {}
-    rows = torch.cat((pairs_P2[enough_P], pairs_P2[enough_P].flip(1))).tolist()
+    rows = torch.cat((pair_PS[enough_P], pair_PS[enough_P].flip(1))).tolist()
     for (code, other), overlap in zip(rows, overlap_P[enough_P].repeat(2).tolist(), strict=True):
         known = best.get(code)
         if known is None or (-overlap, train.classes[other]) < (-known[1], train.classes[known[0]]):

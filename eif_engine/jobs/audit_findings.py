@@ -1,7 +1,7 @@
 """Everything found as findings with ids: what gates and differences between audits speak of.
 
-Severity is how sure or how grave, in [0, 1]: probabilities for labels, closeness (1 - d/2) for confusions, similarity for
-duplicates, 1 - 1/score for outliers, the share recommended elsewhere or the overlap for classes.
+Severity is how sure or how grave, in [0, 1]: probabilities for labels, closeness (1 - d/2) for confusions, similarity
+for duplicates, 1 - 1/score for outliers, the share recommended elsewhere or the overlap for classes.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def score_groups(
     data: AuditData,
     groups: Sequence[Query],
     config: AuditConfig,
+    *,
     threads: int,
     progress: Progress,
     missing: list[str],

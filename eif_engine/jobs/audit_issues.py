@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,9 +45,10 @@ class Issues:
 def train_issues(
     data: AuditData,
     near: Neighborhood,
-    influence: Influence | None,
-    reviewed: Set[tuple[str, str]],
     config: AuditConfig,
+    *,
+    influence: Influence | None,
+    reviewed: AbstractSet[tuple[str, str]],
     progress: Progress,
     missing: list[str],
 ) -> Issues | None:

@@ -71,21 +71,22 @@ class Proof:
 def prove(
     data: AuditData,
     groups: Sequence[Query],
+    config: AuditConfig,
+    *,
     influence: Influence | None,
     issues: Issues | None,
-    config: AuditConfig,
     threads: int,
     progress: Progress,
     missing: list[str],
 ) -> list[Proof]:
-    """Retrain for every target; none without a model or where it is not asked for; none, and a word in `missing`, where there is nothing to prove or it cannot be.
+    """Retrain for every target; none without a model, where it is not asked for, or where there is nothing to prove.
 
     Args:
         data: The splits, and the model.
         groups: Confusion classes, the largest first.
+        config: How many, and how the head is retrained.
         influence: On them.
         issues: Label issues.
-        config: How many, and how the head is retrained.
         threads: Retrainings at a time, each on one core.
         progress: Called after each retraining.
         missing: Told what is left out.
@@ -97,7 +98,7 @@ def prove(
         missing.append("There is no proof: no confusion is left to explain.")
         return []
     try:
-        return _proofs(data, data.model, targets, config, threads, progress)
+        return _proofs(data, data.model, targets, config, threads=threads, progress=progress)
     except InvalidInput as error:
         missing.append(f"There is no proof: {error.message}.")
         return []
@@ -182,7 +183,13 @@ def _seed(config: AuditConfig, place: int, draw: int) -> int:
 
 
 def _proofs(
-    data: AuditData, model: AuditModel, targets: list[Target], config: AuditConfig, threads: int, progress: Progress
+    data: AuditData,
+    model: AuditModel,
+    targets: list[Target],
+    config: AuditConfig,
+    *,
+    threads: int,
+    progress: Progress,
 ) -> list[Proof]:
     """Every retraining on its own core, then every report."""
     device = data.train.features_NF.device
