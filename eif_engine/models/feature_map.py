@@ -21,8 +21,10 @@ from eif_engine.errors import FeatureMapMissing
 MAX_PARTS = 1024
 """Cells of a map; pairs of them are compared."""
 
+CHUNK_BYTES = 64 * 2**20
+"""Of maps that go through the tail at once."""
+
 _CANDIDATES = 32
-_CHUNK_BYTES = 64 * 2**20
 _Hook = Callable[[str, int, Tensor], Tensor | None]
 
 
@@ -93,7 +95,7 @@ def features_of_maps(backbone: nn.Module, place: FeatureMap, image_CHW: Tensor, 
         image_CHW: Any image of the right shape: nothing of it reaches the tail.
         maps_MCHW: The maps.
     """
-    size = max(1, _CHUNK_BYTES // (maps_MCHW[0].numel() * maps_MCHW.element_size()))
+    size = max(1, CHUNK_BYTES // (maps_MCHW[0].numel() * maps_MCHW.element_size()))
     return torch.cat([_tail(backbone, place, image_CHW, chunk) for chunk in torch.split(maps_MCHW, size)])
 
 

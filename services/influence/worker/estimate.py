@@ -12,6 +12,7 @@ from eif_engine.functional.neighbors import BLOCK_BYTES
 from eif_engine.jobs.budget import Sizes
 from eif_engine.jobs.score import MEMORY_BYTES
 from eif_engine.losses.base import ProxyLoss
+from eif_engine.models.feature_map import CHUNK_BYTES
 from eif_engine.models.head import Head
 from eif_engine.types import Query
 from services.influence.spec import RankSpec
@@ -23,6 +24,8 @@ _F32, _F64 = 4, 8
 _ACTIVATIONS = 16
 """Feature maps alive at a time, in inputs of the network: its first layers are the largest."""
 _SUGGESTION_BYTES, _VOTER_BYTES = 600, 300
+_LINK_BYTES, _PICTURE_BYTES = 300, 100 * 2**20
+"""A link between parts on its way to the table; a picture while it is drawn, and its images."""
 _FINDING_BYTES = 3_000
 """Rows of the tables of an audit that one sample has, as Python objects."""
 _REPLICATES = 100
@@ -73,6 +76,15 @@ def relabel_bytes(*, samples: int, wanted: int, dim: int, num_neighbors: int) ->
     vectors = 2 * samples * dim * _F64
     suggestions = wanted * (_SUGGESTION_BYTES + voters * _VOTER_BYTES)
     return samples * BYTES_PER_SAMPLE + vectors + block + suggestions
+
+
+def explain_bytes(model: JobModel, *, samples: int, parts: int) -> int:
+    """An explain job: one pair is in memory at a time, with its parts, the flow between them and its picture."""
+    channels, height, width = model.loaded.preprocessing.output_shape
+    network = channels * height * width * _F32 * _ACTIVATIONS + 2 * CHUNK_BYTES
+    vectors = 2 * parts * _F64 * sum(model.loaded.head.weight_DF.shape) * 2
+    flow = parts * parts * (10 * _F64 + _LINK_BYTES)
+    return samples * BYTES_PER_SAMPLE + network + vectors + flow + _PICTURE_BYTES
 
 
 def _sizes(model: JobModel, spec: RankSpec) -> Sizes:
