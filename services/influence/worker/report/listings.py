@@ -1,0 +1,132 @@
+"""The plainer tables: classes and their pairs, duplicates, outliers, roll-ups, quality, and harm by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from services.influence.worker.report.limits import RowLimits
+from services.influence.worker.report.report_tables import ReportTables, Row
+from services.influence.worker.report.sample_book import SampleBook
+from services.influence.worker.report.section import Section, number
+
+_SCOPE_ORDER = {"all": 0, "class": 2}
+
+
+def class_pairs(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
+    """Pairs of classes that are confused."""
+    rows = [
+        [book.label(row["label"]), book.label(row["neighbor_label"]), row["confusions"], number(row["mean_distance"])]
+        for row in tables.head("class_pairs", limits.listing)
+    ]
+    return Section(rows=rows, total=tables.count("class_pairs"))
+
+
+def harm(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
+    """Training samples by harm over all confusions."""
+    rows = [
+        [
+            book.sample("train", row["sample_id"], row["label"]),
+            row["rank"],
+            row["rank_low"],
+            row["rank_high"],
+            number(row["signed"], 4),
+            number(row["positive"], 4),
+        ]
+        for row in tables.head("harm", limits.harm)
+    ]
+    return Section(rows=rows, total=tables.count("harm"), pictures=[[row[0]] for row in rows])
+
+
+def advice(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
+    """What to do about each class."""
+    rows = [
+        [
+            book.label(row["label"]),
+            row["samples"],
+            row["advice"],
+            number(row["recommended_elsewhere"]),
+            book.label(row["top_target"]),
+            number(row["top_share"]),
+            number(row["target_entropy"]),
+            book.label(row["same_as"]),
+            number(row["same_as_overlap"]),
+            row["action"],
+        ]
+        for row in tables.head("advice", limits.listing)
+    ]
+    return Section(rows=rows, total=tables.count("advice"))
+
+
+def duplicates(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
+    """A row a group; leaks and label conflicts first."""
+    table = tables.columns("duplicates", "group", "leak", "label_conflict")
+    groups = dict.fromkeys(table["group"].to_pylist())
+    grave = {row["group"]: (not row["leak"], not row["label_conflict"]) for row in table.to_pylist()}
+    kept = set(sorted(groups, key=lambda group: (*grave[group], group))[: limits.listing])
+    members = [row for row in tables.head("duplicates", tables.count("duplicates")) if row["group"] in kept]
+    rows = [_group(list(rows), book, limits.members) for _, rows in groupby(members, key=lambda row: row["group"])]
+    rows.sort(key=lambda row: (not row[1], not row[2], row[0]))
+    return Section(
+        rows=rows, total=len(groups), pictures=[[member[0] for member in row[4][: limits.members]] for row in rows]
+    )
+
+
+def _group(members: Sequence[Row], book: SampleBook, most: int) -> list[Any]:
+    shown = [
+        [
+            book.sample(row["split"], row["sample_id"], row["label"]),
+            number(row["similarity"]),
+            int(row["exact"]),
+        ]
+        for row in members[:most]
+    ]
+    first = members[0]
+    exact = all(row["exact"] for row in members[1:])
+    return [first["group"], int(first["leak"]), int(first["label_conflict"]), int(exact), shown, len(members)]
+
+
+def outliers(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
+    """Samples far from everything."""
+    rows = [
+        [book.sample(row["split"], row["sample_id"], row["label"]), row["rank"], number(row["score"], 4), row["split"]]
+        for row in tables.head("outliers", limits.listing)
+    ]
+    return Section(rows=rows, total=tables.count("outliers"), pictures=[[row[0]] for row in rows])
+
+
+def rollups(tables: ReportTables, limits: RowLimits) -> Section:
+    """Findings by the values of columns of the manifest."""
+    rows = [
+        [
+            row["column"],
+            row["value"],
+            row["samples"],
+            row["flagged"],
+            number(row["flagged_share"]),
+            number(row["harm_share"]),
+            number(row["harm_lift"], 4),
+        ]
+        for row in tables.head("rollups", limits.listing)
+    ]
+    return Section(rows=rows, total=tables.count("rollups"))
+
+
+def quality(tables: ReportTables, limits: RowLimits) -> tuple[Section, list[str]]:
+    """Retrieval quality, a row a group of test samples, and the names of the metrics that follow its three columns."""
+    metrics: dict[str, None] = {}
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    samples: dict[tuple[str, str], int] = {}
+    for row in tables.head("quality", tables.count("quality")):
+        key = (row["scope"], row["value"])
+        metrics.setdefault(row["metric"])
+        groups.setdefault(key, {})[row["metric"]] = row["score"]
+        samples[key] = row["samples"]
+    order = sorted(groups, key=lambda key: (_SCOPE_ORDER.get(key[0], 1), key[0], min(groups[key].values()), key[1]))
+    rows = [
+        [scope.removeprefix("column:"), value, samples[scope, value]]
+        + [number(groups[scope, value].get(metric)) for metric in metrics]
+        for scope, value in order[: limits.listing]
+    ]
+    return Section(rows=rows, total=len(order)), list(metrics)
