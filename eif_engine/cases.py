@@ -31,6 +31,7 @@ class Case:
         loss: The loss it was trained with.
         train_features_NF: Features of the training samples.
         train_labels_N: Their class indices, as given (possibly wrong).
+        train_ids: Their ids; row numbers where the file has none.
         test_features_MF: Features of the test samples.
         test_labels: Labels of the test samples as text.
         test_ids: Their ids.
@@ -41,6 +42,7 @@ class Case:
     loss: ProxyLoss
     train_features_NF: Tensor
     train_labels_N: Tensor
+    train_ids: list[str]
     test_features_MF: Tensor
     test_labels: list[str]
     test_ids: list[str]
@@ -73,6 +75,9 @@ def load_case(path: Path) -> Case:
         loss=with_bank(loss, head, train_MF, labels_N),
         train_features_NF=train_MF,
         train_labels_N=labels_N,
+        train_ids=arrays.texts("train_ids", len(train_MF))
+        if "train_ids" in arrays
+        else [str(i) for i in range(len(train_MF))],
         test_features_MF=test_MF,
         test_labels=arrays.texts("test_labels", len(test_MF)),
         test_ids=arrays.texts("test_ids", len(test_MF))
