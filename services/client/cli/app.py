@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from services.client.cli.apply import apply
 from services.client.cli.audit import audit
 from services.client.cli.diff import diff
 from services.client.cli.exit_codes import TEXT
 from services.client.cli.explain import explain
+from services.client.cli.export import export
 from services.client.cli.failures import Interrupted, PipeClosed
 from services.client.cli.fetch import fetch, table
 from services.client.cli.gate import gate
@@ -82,6 +84,8 @@ for _command in (
     fetch,
     gate,
     diff,
+    export,
+    apply,
     index,
     embed,
     search,
