@@ -19,6 +19,12 @@ from eif_engine.cases import Case
 from eif_engine.errors import InvalidInput
 from eif_engine.jobs.audit_data import embed
 
+RANKING = {"rank": pa.int64(), "sample_id": pa.string(), "label": pa.string(), "score": pa.float64()}
+PAIRS = {
+    **dict.fromkeys(("kind", "sample_id", "neighbor_id", "label", "neighbor_label"), pa.string()),
+    "distance": pa.float64(),
+}
+
 
 def audit_inputs(
     case: Case, columns: Mapping[str, Sequence[str]], *, embeddings: bool
@@ -71,8 +77,8 @@ def write_tables(folder: Path, audit: Audit) -> None:
         for name, schema in AUDIT_SCHEMAS.items():
             arrays = [pa.array(_values(audit.tables[name][field.name]), type=field.type) for field in schema]
             _write(folder, name, pa.Table.from_arrays(arrays, schema=schema))
-        for name, queries in (("ranking", audit.ranking), ("pairs", audit.pairs)):
-            _write(folder, name, _by_query(queries))
+        _write(folder, "ranking", _by_query(audit.ranking, RANKING))
+        _write(folder, "pairs", _by_query(audit.pairs, PAIRS))
     except OSError as error:
         raise InvalidInput(f"{folder}: cannot be written: {error.strerror}", uri=str(folder)) from error
 
@@ -83,14 +89,15 @@ def _write(folder: Path, name: str, table: pa.Table) -> None:
     part.replace(folder / f"{name}.parquet")
 
 
-def _by_query(queries: Mapping[str, Columns]) -> pa.Table:
+def _by_query(queries: Mapping[str, Columns], kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """One table, the queries one after the other."""
-    tables = []
+    schema = pa.schema([("query_id", pa.string()), *kinds.items()])
+    tables = [schema.empty_table()]
     for query_id, columns in queries.items():
         ids = pa.array([query_id] * len(columns["label"]), type=pa.string())
-        table = pa.table({name: _values(values) for name, values in columns.items()})
-        tables.append(table.add_column(0, "query_id", ids))
-    return pa.concat_tables(tables) if tables else pa.table({"query_id": pa.array([], type=pa.string())})
+        values = [pa.array(_values(columns[name]), type=kind) for name, kind in kinds.items()]
+        tables.append(pa.Table.from_arrays([ids, *values], schema=schema))
+    return pa.concat_tables(tables)
 
 
 def _values(column: Sequence[Any] | NDArray[Any]) -> list[Any] | NDArray[Any]:
