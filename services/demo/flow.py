@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.client.embedding import EmbeddingClient
 from services.client.embeddings import EmbeddingServerInfo, Index, Space
@@ -12,9 +13,11 @@ from services.client.influence import InfluenceClient
 from services.client.jobs import Job
 from services.client.rows import QueryPair, RankedSample, RelabelSuggestion
 from services.client.specs import HarmfulSamples, RankOrder, Table
+from services.demo.audit import Audited, audit
 from services.demo.publish import Published
 from services.demo.stack import Stack
 from services.demo.steps import Step, Steps
+from services.demo.watching import follow
 
 SHOWN_QUERIES = 6
 """Confusions that get their own harmful and helpful samples in the tables and on the page."""
@@ -49,6 +52,7 @@ class Findings:
         explained: The closest ones, with the samples behind them.
         ranking: Every training sample by its influence on all confusions, the most harmful first.
         suggestions: A label for every training sample, the most doubtful first.
+        audited: What the audit found.
         harmful_checked: Of the most harmful samples, as many as the budget allows, those given another label.
         rank_seconds: From the submission of the rank job to the last row read.
         relabel_seconds: The same for the index and the relabel jobs.
@@ -62,6 +66,7 @@ class Findings:
     ranking: list[RankedSample]
     suggestions: list[RelabelSuggestion]
     harmful_checked: list[RelabelSuggestion]
+    audited: Audited
     refusals: list[Refusal]
     rank_seconds: float
     relabel_seconds: float
@@ -76,13 +81,14 @@ class Findings:
         return self.rank_job.output.provenance["device"] if self.rank_job.output else ""
 
 
-def run_flow(stack: Stack, published: Published, steps: Steps, *, budget: int) -> Findings:
-    """Rank, stream, index, relabel.
+def run_flow(stack: Stack, published: Published, steps: Steps, out: Path, *, budget: int) -> Findings:
+    """Rank, stream, index, relabel, audit.
 
     Args:
         stack: The running system.
         published: What it reads.
         steps: Where progress is shown.
+        out: Takes the report of the audit.
         budget: Labels that a review can look at.
     """
     with InfluenceClient(stack.influence) as influence, EmbeddingClient(stack.embedding) as embedding:
@@ -103,6 +109,7 @@ def run_flow(stack: Stack, published: Published, steps: Steps, *, budget: int) -
         with steps.step("relabel the most harmful samples only") as checking:
             harmful = _relabel_harmful(influence, published, index, rank_job, checking, budget=budget)
             checking.note = f"{_doubted(harmful):,} of {len(harmful):,} get another label"
+        audited = audit(influence, published, steps, out)
         with steps.step("ask for what must be refused") as refusing:
             refusals = _refusals(influence, embedding, published)
             refusing.note = ", ".join(refusal.reason for refusal in refusals)
@@ -115,21 +122,11 @@ def run_flow(stack: Stack, published: Published, steps: Steps, *, budget: int) -
             ranking=ranking,
             suggestions=suggestions,
             harmful_checked=[row for row in harmful if row.suggested_label != row.label],
+            audited=audited,
             refusals=refusals,
             rank_seconds=step.seconds + reading.seconds,
             relabel_seconds=indexing.seconds + relabelling.seconds + checking.seconds,
         )
-
-
-def follow(client: InfluenceClient, job: Job, step: Step) -> Job:
-    """Watch a job to its end. Raises JobFailed or JobCancelled."""
-    with client.watch(job) as changes:
-        for change in changes:
-            at = change.progress
-            if at is not None and at.stage:
-                part = f"{at.stage} ({at.stages_done + 1} of {at.stages_total})"
-                step.report(at.done, at.total, part=part, unit=at.unit, eta_seconds=at.eta_seconds)
-    return client.wait(job)
 
 
 def _rank(client: InfluenceClient, published: Published, step: Step) -> Job:

@@ -40,7 +40,7 @@ def run(console: Console, options: argparse.Namespace, *, began: float) -> None:
                 stack = system.enter_context(running_stack(out, store=options.store))
                 starting.note = f"influence at {stack.influence}, embedding at {stack.embedding}"
             published, upload_seconds = _publish(steps, stack, out, data)
-            findings = run_flow(stack, published, steps, budget=len(data.flips))
+            findings = run_flow(stack, published, steps, out, budget=len(data.flips))
         seconds = Seconds(
             train=train_seconds,
             export=export_seconds,
@@ -50,6 +50,7 @@ def run(console: Console, options: argparse.Namespace, *, began: float) -> None:
             features=findings.figure("seconds_features"),
             influence=findings.figure("seconds_confusions") + findings.figure("seconds_influence"),
             relabel=findings.relabel_seconds,
+            audit=findings.audited.seconds,
             total=time.monotonic() - began,
         )
         summary = summarize(data, findings, seconds, store=options.store, recall_at_1=trained.recall_at_1)
@@ -106,7 +107,7 @@ def _publish(steps: Steps, stack: Stack, out: Path, data: DemoData) -> tuple[Pub
 
 
 def _say_where(console: Console, out: Path) -> None:
-    for name, what in (("report.html", "page"), ("summary.json", "figures"), ("logs", "logs")):
+    for name, what in (("report.html", "page"), ("audit.html", "audit"), ("summary.json", "figures"), ("logs", "logs")):
         console.print(f"{what:8} {(out / name).resolve()}", soft_wrap=True)
 
 

@@ -23,6 +23,7 @@ class Seconds(BaseModel):
         features: Of training and test images through the backbone, by the job's own clock.
         influence: Confusions and scores, by the job's own clock.
         relabel: The index in the embedding service, and the relabel jobs until the last row is read.
+        audit: The audit, its report and the verdict of the gate.
         total: From the start of the process to these figures.
     """
 
@@ -36,6 +37,7 @@ class Seconds(BaseModel):
     features: float
     influence: float
     relabel: float
+    audit: float
     total: float
 
 
@@ -50,6 +52,10 @@ class Summary(BaseModel):
             causes a confusion, not whose label is wrong.
         relabel_hit_rate: Share of all flips whose suggested label is the true one.
         recall_at_1: Of the model, on test classes it never saw.
+        audit_flagged: Training samples whose label looks wrong to the audit.
+        audit_flips_found: Flips among them.
+        audit_hit_rate: Share of all flips that are flagged with their true label as suggestion.
+        gate: The verdict: PASS, WARN or FAIL.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,6 +68,10 @@ class Summary(BaseModel):
     influence_found_at_budget: int
     relabel_hit_rate: float
     recall_at_1: float
+    audit_flagged: int
+    audit_flips_found: int
+    audit_hit_rate: float
+    gate: str
     seconds: Seconds
     store: str
     data: str
@@ -75,7 +85,7 @@ class Summary(BaseModel):
 
 def summarize(data: DemoData, findings: Findings, seconds: Seconds, *, store: str, recall_at_1: float) -> Summary:
     """Hold what the services answered against the truth that only the demo knows."""
-    flips, budget = data.flips, len(data.flips)
+    flips, budget, flagged = data.flips, len(data.flips), findings.audited.flagged
     hits = sum(flips.get(row.sample_id) == row.suggested_label for row in findings.suggestions)
     return Summary(
         train_samples=len(data.train),
@@ -86,6 +96,10 @@ def summarize(data: DemoData, findings: Findings, seconds: Seconds, *, store: st
         influence_found_at_budget=sum(row.sample_id in flips for row in findings.ranking[:budget]),
         relabel_hit_rate=hits / budget,
         recall_at_1=recall_at_1,
+        audit_flagged=len(flagged),
+        audit_flips_found=sum(sample_id in flips for sample_id in flagged),
+        audit_hit_rate=sum(flips.get(sample_id) == label for sample_id, label in flagged.items()) / budget,
+        gate=str(findings.audited.verdict.verdict),
         seconds=seconds,
         store=store,
         data=data.name,

@@ -127,6 +127,7 @@ def _times(summary: Summary) -> Table:
         ("  of it features", seconds.features),
         ("  of it confusions and influence", seconds.influence),
         ("index and relabel jobs", seconds.relabel),
+        ("audit job, report and verdict", seconds.audit),
         ("in all", seconds.total),
     ):
         _row(table, what, f"{value:.1f}")
@@ -143,7 +144,10 @@ def _figures(summary: Summary) -> Table:
         ("wrong labels planted, which is also the review budget", f"{planted}"),
         ("of them found within the budget by doubt in the label", f"{summary.flips_found_at_budget} of {planted}"),
         ("of them found within the budget by influence alone", f"{summary.influence_found_at_budget} of {planted}"),
-        ("of them given their true label", f"{summary.relabel_hit_rate:.1%}"),
+        ("of them given their true label by the relabel job", f"{summary.relabel_hit_rate:.1%}"),
+        ("of them among the labels that the audit flags", f"{summary.audit_flips_found} of {summary.audit_flagged}"),
+        ("of them flagged by the audit, and given their true label", f"{summary.audit_hit_rate:.1%}"),
+        ("the gate says", summary.gate),
     ):
         _row(table, what, figure)
     return table

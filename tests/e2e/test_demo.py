@@ -50,6 +50,11 @@ def test_it_finds_and_fixes_the_planted_flips(tmp_path: Path, store: str) -> Non
     assert "MANIFEST_INVALID" in done.stdout
     assert "URI_NOT_ALLOWED" in done.stdout
     assert (out / "report.html").stat().st_size < 5 * 2**20
+    assert summary.audit_flips_found >= 75
+    assert summary.audit_flagged <= 120
+    assert summary.audit_hit_rate >= 0.7
+    assert summary.gate == "FAIL"
+    assert "AUDIT" in (out / "audit.html").read_text().upper()
 
 
 def test_interrupted_it_stops_all_it_started(tmp_path: Path) -> None:

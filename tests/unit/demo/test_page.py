@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from services.client.embeddings import EmbeddingServerInfo
+from services.client.gate import AuditVerdict, Verdict
 from services.client.jobs import Job, JobState
 from services.client.rows import QueryPair, RankedSample, RelabelSuggestion, Voter
+from services.demo.audit import Audited
 from services.demo.data import DemoData, DemoImage
 from services.demo.flow import Explained, Findings, Refusal
 from services.demo.page import detection_curve, write_page
@@ -22,6 +24,20 @@ def image(sample_id: str, label: str, true_label: str) -> DemoImage:
 
 def job(name: str) -> Job:
     return Job(name=f"projects/p/influenceJobs/{name}", uid="u", kind="rank", state=JobState.SUCCEEDED)
+
+
+VERDICT = AuditVerdict(
+    verdict=Verdict.PASS,
+    rules=(),
+    changes=(),
+    new_findings=(),
+    audit="a",
+    baseline="",
+    policy_version=1,
+    policy_sha256="",
+    figures={},
+    baseline_figures={},
+)
 
 
 @pytest.fixture
@@ -70,6 +86,7 @@ def page(tmp_path: Path) -> str:
         ranking=ranking,
         suggestions=[suggestion],
         harmful_checked=[],
+        audited=Audited(job=job("audited"), flagged={HOSTILE: "b"}, verdict=VERDICT, seconds=1.0),
         refusals=[Refusal(attempt="read", reason="URI_NOT_ALLOWED", message=HOSTILE)],
         rank_seconds=1.0,
         relabel_seconds=1.0,
@@ -83,7 +100,13 @@ def page(tmp_path: Path) -> str:
         influence_found_at_budget=1,
         relabel_hit_rate=1.0,
         recall_at_1=0.5,
-        seconds=Seconds(train=1, export=1, start=1, upload=1, rank=2, features=1, influence=1, relabel=1, total=7),
+        audit_flagged=1,
+        audit_flips_found=1,
+        audit_hit_rate=1.0,
+        gate="PASS",
+        seconds=Seconds(
+            train=1, export=1, start=1, upload=1, rank=2, features=1, influence=1, relabel=1, audit=1, total=8
+        ),
         store="local",
         data="digits",
         device="cpu",
