@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from eif_engine import __version__
-from eif_engine.cli import check, export_onnx, harm, issues, prove, score
+from eif_engine.cli import audit, check, explain, export_onnx, harm, issues, prove, score
 from eif_engine.errors import EifError
 
 
@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (score, harm, issues, prove, check, export_onnx):
+    for command in (score, harm, issues, audit, prove, explain, check, export_onnx):
         command.add_parser(commands)
     return parser
 

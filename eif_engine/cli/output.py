@@ -25,6 +25,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes. Raises InvalidInput where it cannot be written."""
+    with _whole(path) as file:
+        file.write(data)
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.part")

@@ -35,7 +35,8 @@ class Explanation:
         part_similarity_UV: Cosines of the parts.
         added_UV: What each pair of parts adds to `similarity`, where that is exact; None elsewhere.
         group_shares: What each attention group adds to `similarity`; empty without groups.
-        attention: Weight of each part for each group, of both images (2, groups, U); groups may be none.
+        attention: Weight of each part for each group, of both images (2, groups, U); no groups where
+            the network has none, or where they attend over something else than these parts.
         error: By how much the marginals of the flow are off.
     """
 

@@ -123,7 +123,7 @@ class _Picture:
     def grouped(self, first: Image.Image, second: Image.Image) -> None:
         """Where each attention group looks, and its share; those with the largest shares first."""
         shares = self._explained.group_shares
-        if not shares:
+        if not shares or not self._explained.attention.shape[1]:
             return
         order = sorted(range(len(shares)), key=lambda group: -abs(shares[group]))[:SHOWN_GROUPS]
         cosine = self._explained.similarity

@@ -15,6 +15,7 @@ Two readings, which agree where the map is averaged and the head is linear:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,7 @@ class ImageParts:
         added_UD: What each adds: their mean is the embedding. None where no such reading is exact.
         features_F: Of the image.
         embedding_D: Of the image.
-        attention_GU: Weight of each part for each group, where the network has grouped attention.
+        attention_GU: Weight of each part for each group, where the network has grouped attention over these parts.
     """
 
     alone_UD: Tensor
@@ -61,13 +62,19 @@ def image_parts(
         image_CHW: Preprocessed, on the network's device.
         attention: That of the network, if it has one.
     """
-    map_BCHW, features_BF = read_map(backbone, place, image_CHW[None])
+    with _seen_by(attention) as seen:
+        map_BCHW, features_BF = read_map(backbone, place, image_CHW[None])
     cells_UC = map_BCHW[0].flatten(1).T
-    weights_GU = None if attention is None else _attention(attention, map_BCHW)
     exact = head.to(device="cpu", dtype=torch.float64)
     features_F = features_BF[0].double().cpu()
     reading = _Reading(cells_UC.double().cpu(), features_F, exact)
-    added_UD = reading.added(attention, weights_GU)
+    weights_GU = None
+    if attention is None:
+        added_UD = reading.added()
+    else:
+        weights_GU = _attention(attention, seen[0])
+        added_UD = reading.attended(attention, weights_GU, seen[0][0].flatten(1).T.double().cpu())
+        weights_GU = _on_grid(weights_GU, place.parts)
     embedding_D = exact.embed(features_F[None])[0]
     if added_UD is not None:
         added_UD = added_UD + (embedding_D - added_UD.mean(0))  # what rounding leaves, in equal parts
@@ -81,6 +88,27 @@ def _alone(backbone: nn.Module, place: FeatureMap, image_CHW: Tensor, cells_UC: 
     """Features (U, F) of images that are one cell everywhere."""
     maps_UCHW = cells_UC[:, :, None, None].expand(-1, -1, place.rows, place.columns)
     return features_of_maps(backbone, place, image_CHW, maps_UCHW)
+
+
+@contextmanager
+def _seen_by(attention: GroupedAttention | None) -> Iterator[list[Tensor]]:
+    """The maps that attention is given meanwhile."""
+    seen: list[Tensor] = []
+    if attention is None:
+        yield seen
+        return
+    handle = attention.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].clone()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _on_grid(weights_GU: Tensor, parts: int) -> Tensor | None:
+    """Weights of the parts: attention over one cell looks at all alike; those of another grid are not theirs."""
+    if weights_GU.shape[1] == parts:
+        return weights_GU
+    return weights_GU.expand(-1, parts) / parts if weights_GU.shape[1] == 1 else None
 
 
 def _attention(attention: GroupedAttention, map_BCHW: Tensor) -> Tensor:
@@ -104,10 +132,14 @@ class _Reading:
         self._cells_UC, self._features_F, self._head = cells_UC, features_F, head
         self.flat = False
 
-    def added(self, attention: GroupedAttention | None, weights_GU: Tensor | None) -> Tensor | None:
-        """What each part adds to the embedding (U, D), or None."""
-        if attention is not None and weights_GU is not None:
-            return self._of(_attended(self._cells_UC, attention, weights_GU, self._head))
+    def attended(self, attention: GroupedAttention, weights_GU: Tensor, seen_UC: Tensor) -> Tensor | None:
+        """What each part adds (U, D) when attention pools the cells it has seen, or None."""
+        if len(seen_UC) != len(self._cells_UC):
+            return None
+        return self._of(_attended(seen_UC, attention, weights_GU, self._head))
+
+    def added(self) -> Tensor | None:
+        """What each part adds to the embedding (U, D) when any other pooling follows, or None."""
         for cells_UC in (self._cells_UC, self._cells_UC.relu()):  # some networks rectify the map before they pool it
             for found in self._sums(cells_UC):
                 added_UD = self._of(found)
