@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,7 @@ class _Lines:
     def _read(self) -> bytes:
         try:
             return self.file.readline(MAX_LINE_BYTES + 1)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise RoundTripError(f"{self.path} cannot be read as gzip: {error}") from error
 
 

@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.client.cli.gate import is_closed
@@ -88,6 +88,7 @@ class TestJUnit:
         facts = {one.get("name"): one.get("value") for one in suites.iter("property")}
         assert (facts["verdict"], facts["audit"], facts["figure.leaks"]) == ("FAIL", "a", "2.0")
 
+    @settings(deadline=None)
     @given(st.text(st.characters(codec=None), max_size=40))
     def test_any_text_is_well_formed(self, text: str) -> None:
         verdict = verdict_of(rule(text, Verdict.FAIL, text), findings=(change(text),), audit=text)
@@ -109,6 +110,7 @@ class TestMarkdown:
         assert ["0.75", "leak", "first", "first"] in rows
         assert ["leak", "1", "2", "3"] in rows
 
+    @settings(deadline=None)
     @given(st.text(st.characters(codec=None), max_size=60))
     def test_no_text_breaks_out_of_its_cell(self, text: str) -> None:
         plain = markdown(verdict_of(rule("r", Verdict.FAIL, "x"), findings=(change("x"),)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common import decisions as module
@@ -80,6 +80,7 @@ class TestWhatIsRead:
         with pytest.raises(FileNotFoundError):
             read_decisions(tmp_path / "none.csv")
 
+    @settings(deadline=None)
     @given(st.lists(decisions(), max_size=8))
     def test_what_is_written_is_read(self, made: list[Decision]) -> None:
         import tempfile
@@ -165,6 +166,7 @@ class TestWhatIsRefused:
         with pytest.raises(DecisionsInvalid, match="line 4: is past the limit of 3 lines"):
             read_decisions(csv("a,x,keep,,", "b,x,keep,,", "c,x,keep,,"), "d.csv")
 
+    @settings(deadline=None)
     @given(
         st.binary(max_size=200) | st.binary(max_size=200).map(HEADER.encode().__add__),
         st.sampled_from(["csv", "jsonl"]),

@@ -49,7 +49,7 @@ def expected(ours: Findings, theirs: Findings) -> list[tuple[Change, str, str]]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ours=findings, theirs=findings, kinds=st.sets(st.sampled_from(KINDS)), changes=st.sets(st.sampled_from(Change)))
 def test_it_is_what_sets_give(ours: Findings, theirs: Findings, kinds: set[str], changes: set[Change]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +67,7 @@ def test_it_is_what_sets_give(ours: Findings, theirs: Findings, kinds: set[str],
         }
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), max_size=5), offset=st.integers(0, 30), count=st.integers(0, 30))
 def test_a_window_is_a_slice(sizes: list[int], offset: int, count: int) -> None:
     import numpy as np

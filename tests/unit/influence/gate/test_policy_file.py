@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # its stubs are in no extra
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import ServiceError
@@ -143,6 +143,7 @@ class TestWhatIsRefused:
         error = refusal(rules("name: ok, figure: leaks, max: 0", "name: bad, figure: leaks, max: 0, x: 1"))
         assert error.metadata == {"line": "4", "rule": "bad", "field": "x"}
 
+    @settings(deadline=None)
     @given(
         st.text(max_size=300)
         | st.text(alphabet="version: 1\nrules-{}[],&*!?|>'\"#%@` namefigurelks", max_size=300).map(
@@ -155,6 +156,7 @@ class TestWhatIsRefused:
         except ServiceError as error:
             assert error.reason == "POLICY_INVALID"  # noqa: PT017  both ends are fine, nothing else is
 
+    @settings(deadline=None)
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
     def test_any_value_of_a_field_is_read_or_refused(self, value: object) -> None:
         document = {"version": 1, "rules": [{"name": "a", "figure": "leaks", "max": value}]}

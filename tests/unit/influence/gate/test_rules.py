@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.influence.gate.policy import FigureRule, Policy
@@ -104,6 +104,7 @@ class TestAgainstTheBaseline:
         result = applied({"figure": "map_at_r", "max_drop": "2%"}, {"map_at_r": 0.5}, {"map_at_r": 0.75})
         assert result.message == "map_at_r is 0.5, but the rule asks for at most 2% below the baseline's 0.75"
 
+    @settings(deadline=None)
     @given(
         before=st.integers(0, 10_000),
         value=st.integers(0, 10_000),
