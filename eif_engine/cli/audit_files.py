@@ -19,8 +19,13 @@ from eif_engine.cases import Case
 from eif_engine.errors import InvalidInput
 from eif_engine.jobs.audit_data import embed
 
-RANKING = {"rank": pa.int64(), "sample_id": pa.string(), "label": pa.string(), "score": pa.float64()}
-PAIRS = {
+RANKING: dict[str, pa.DataType] = {
+    "rank": pa.int64(),
+    "sample_id": pa.string(),
+    "label": pa.string(),
+    "score": pa.float64(),
+}
+PAIRS: dict[str, pa.DataType] = {
     **dict.fromkeys(("kind", "sample_id", "neighbor_id", "label", "neighbor_label"), pa.string()),
     "distance": pa.float64(),
 }

@@ -18,6 +18,9 @@ BLOCK_BYTES = 64 * 2**20
 MARGIN = 8
 """Candidates beyond the neighbours asked for; where more are as near, they are looked at one by one."""
 
+STRIP = 32
+"""Columns of which only the largest is looked at before the nearest are sorted."""
+
 
 def blocks(rows: int, columns: int, itemsize: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
     """Slices of `rows` whose (block, columns) matrix stays under `block_bytes`; at least one row each."""
@@ -79,7 +82,7 @@ def nearest(
         similarity_BN = vn_ND[rows_B] @ vn_ND.T
         similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
         # A few more than asked for: rounding must not decide between equals at the edge.
-        similar_BK, neighbor_BK = similarity_BN.topk(width, dim=1)
+        similar_BK, neighbor_BK = _most_similar(similarity_BN, width)
         edge_B = similar_BK[:, count - 1] - 64 * torch.finfo(vn_ND.dtype).eps
         neighbor_BK = neighbor_BK.sort(dim=1).values
         distance_BK = squared_distances(vn_ND[rows_B, None], vn_ND[neighbor_BK])
@@ -90,6 +93,24 @@ def nearest(
             candidates = (similarity_BN[row] >= edge_B[row]).nonzero().flatten()
             neighbor_BK[row], distance_BK[row] = _nearest_of(vn_ND, int(rows_B[row]), candidates, count, block_bytes)
         yield rows_B, neighbor_BK, distance_BK
+
+
+def _most_similar(similarity_BN: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The `width` largest of each row and their columns, the largest first.
+
+    In long rows they lie among the strips with the largest maxima: one pass finds those, and few columns are sorted.
+    """
+    strips = similarity_BN.shape[1] // STRIP
+    if strips < 4 * width:
+        return similarity_BN.topk(width, dim=1)
+    largest_BT = similarity_BN[:, : strips * STRIP].reshape(len(similarity_BN), strips, STRIP).amax(dim=2)
+    strip_BT = largest_BT.topk(width, dim=1).indices
+    within_S = torch.arange(STRIP, device=similarity_BN.device)
+    column_BC = (strip_BT[:, :, None] * STRIP + within_S).flatten(1)
+    rest = torch.arange(strips * STRIP, similarity_BN.shape[1], device=similarity_BN.device)
+    column_BC = torch.cat((column_BC, rest.expand(len(column_BC), -1)), dim=1)
+    similar_BK, place_BK = similarity_BN.gather(1, column_BC).topk(width, dim=1)
+    return similar_BK, column_BC.gather(1, place_BK)
 
 
 def _nearest_of(vn_ND: Tensor, row: int, candidates: Tensor, count: int, block_bytes: int) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,19 @@ statistics are totals less the fold, so memory is O(F^2 + C F) and one more pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from eif_engine.functional.neighbors import BLOCK_BYTES, blocks
+from eif_engine.functional.pieces import each_on_one_core
 from eif_engine.functional.pull import Pull
+
+Out = TypeVar("Out")
 
 PRIOR_COUNT = 0.5
 """Samples' worth of the overall mean in every class mean, so that a class without other samples has one too."""
@@ -45,7 +50,7 @@ class HeldOut:
 
     def log_likelihood(self, pull: Pull) -> Tensor:
         """(B, C) up to a constant per row; minus infinity for other classes that are not known."""
-        square_BC, length_BC, along_BC = self._geometry()
+        square_BC, length_BC, along_BC = self._geometry
         along_BC = along_BC - pull.mean * length_BC
         square_BC = square_BC - pull.mean * (2 * along_BC + pull.mean * length_BC)
         spread_BC = 1 + pull.variance * length_BC
@@ -59,6 +64,7 @@ class HeldOut:
         line_BF = self.mean_CF[self.labels_B] - self.mean_CF[classes_B]
         return ((self.a_BF - self.mean_CF[classes_B]) * line_BF).sum(dim=1), line_BF.square().sum(dim=1)
 
+    @cached_property
     def _geometry(self) -> tuple[Tensor, Tensor, Tensor]:
         """`|v - mu_c|^2`, `|mu_b - mu_c|^2` and `(v - mu_c).(mu_b - mu_c)`, each (B, C)."""
         given_BF, norm_C = self.mean_CF[self.labels_B], self.mean_CF.square().sum(dim=1)
@@ -123,7 +129,8 @@ def folds(count: int, num_folds: int, seed: int) -> list[Tensor]:
     return [order[start :: min(num_folds, count)].sort().values for start in range(min(num_folds, count))]
 
 
-def held_out(
+def over_folds(
+    work: Callable[[Iterator[HeldOut]], Out],
     v_NF: Tensor,
     labels_N: Tensor,
     trust_N: Tensor,
@@ -131,30 +138,39 @@ def held_out(
     *,
     parts: list[Tensor],
     shrinkage: float,
+    judged_N: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[HeldOut]:
-    """Every sample once, judged by the folds it is not in, in blocks of at most `block_bytes` per (B, C) matrix.
+    threads: int = 1,
+) -> list[Out]:
+    """What `work` makes of each fold, whose samples are judged by the folds they are not in.
 
     Args:
+        work: Called with the samples of a fold, in blocks of at most `block_bytes` per (B, C) matrix.
         v_NF: Vectors.
         labels_N: Given labels in [0, num_classes).
         trust_N: Weights in [0, 1]: how far a label is trusted.
         num_classes: C.
         parts: Rows of each fold, as `folds` makes them.
         shrinkage: Of the within-class covariance, in (0, 1].
+        judged_N: Samples that are judged; None means all.
         block_bytes: Memory of a block.
+        threads: Folds at a time, each on one core; what comes out does not depend on it.
     """
     everything = torch.arange(len(v_NF), device=v_NF.device)
     total = _Moments.of(v_NF, labels_N, trust_N, everything, num_classes)
-    for part in parts:
+
+    def held_out(part: Tensor) -> Iterator[HeldOut]:
         fold = part.to(v_NF.device)
         others = total.less(_Moments.of(v_NF, labels_N, trust_N, fold, num_classes))
         factor_FF = torch.linalg.cholesky(shrink(others.covariance(), shrinkage))
         mean_CF = _whiten(others.means(), factor_FF)
         known_C = others.count_C > PRIOR_COUNT
-        for block in blocks(len(fold), max(num_classes, v_NF.shape[1]), 8, block_bytes):
-            rows_B = fold[block]
+        asked = fold if judged_N is None else fold[judged_N[fold]]
+        for block in blocks(len(asked), max(num_classes, v_NF.shape[1]), 8, block_bytes):
+            rows_B = asked[block]
             yield HeldOut(rows_B, labels_N[rows_B], _whiten(v_NF[rows_B].double(), factor_FF), mean_CF, known_C)
+
+    return each_on_one_core(lambda part: work(held_out(part)), parts, threads=threads)
 
 
 def _whiten(v_AF: Tensor, factor_FF: Tensor) -> Tensor:

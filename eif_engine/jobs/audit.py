@@ -69,14 +69,21 @@ def run_audit(
         with stages.stage("neighbors") as report:
             near = find_neighbors(data, config, threads, report)
         with stages.stage("screen") as report:
-            screened = screen(data.test, near.test, config, report, missing)
+            screened = screen(data.test, near, config, threads=threads, progress=report, missing=missing)
             confusions = find_confusions(retrieved, data.test, screened, config)
             groups = confusion_groups(confusions, data.test)
         with stages.stage("influence") as report:
             influence = score_groups(data, groups, config, threads=threads, progress=report, missing=missing)
         with stages.stage("issues") as report:
             issues = train_issues(
-                data, near.train, config, influence=influence, reviewed=reviewed, progress=report, missing=missing
+                data,
+                near,
+                config,
+                influence=influence,
+                reviewed=reviewed,
+                threads=threads,
+                progress=report,
+                missing=missing,
             )
         with stages.stage("classes"):
             classes = advised_classes(data.train, issues, config)

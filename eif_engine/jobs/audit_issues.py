@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import AuditModel, Columns
-from eif_engine.functional.agreement import Neighborhood
 from eif_engine.functional.neighbors import blocks
 from eif_engine.functional.review_curve import canary_recall, review_curve
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.audit_data import AuditData, Samples
 from eif_engine.jobs.audit_influence import Influence
+from eif_engine.jobs.audit_neighbors import Neighbors
 from eif_engine.jobs.issues import IssueReport, find_issues
 from eif_engine.types import Progress
 
@@ -44,11 +44,12 @@ class Issues:
 
 def train_issues(
     data: AuditData,
-    near: Neighborhood,
+    near: Neighbors,
     config: AuditConfig,
     *,
     influence: Influence | None,
     reviewed: AbstractSet[tuple[str, str]],
+    threads: int,
     progress: Progress,
     missing: list[str],
 ) -> Issues | None:
@@ -64,7 +65,9 @@ def train_issues(
         num_classes=len(train.classes),
         loss_N=None if data.model is None else losses(train, data.model),
         influence_N=_absolute(influence, train),
-        near=near,
+        near=near.train,
+        embedding_near=near.train_embedding,
+        threads=threads,
         config=enough_copies(config.issues, len(train)),
         progress=progress,
     )

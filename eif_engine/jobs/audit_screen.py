@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import Columns
-from eif_engine.functional.agreement import Neighborhood
 from eif_engine.jobs.audit_data import Samples
+from eif_engine.jobs.audit_neighbors import Neighbors
 from eif_engine.jobs.issues import IssueReport, find_issues
 from eif_engine.types import Progress
 
@@ -18,7 +18,7 @@ ENOUGH_SAMPLES, ENOUGH_SHOTS = 40, 4
 
 
 def screen(
-    test: Samples, near: Neighborhood, config: AuditConfig, progress: Progress, missing: list[str]
+    test: Samples, near: Neighbors, config: AuditConfig, *, threads: int, progress: Progress, missing: list[str]
 ) -> IssueReport | None:
     """Label issues of the test set; None where it is too small, which `missing` is told.
 
@@ -39,7 +39,9 @@ def screen(
         embeddings_ND=test.embeddings_ND,
         labels_N=test.codes_N,
         num_classes=len(test.classes),
-        near=near,
+        near=near.test,
+        embedding_near=near.test_embedding,
+        threads=threads,
         learned=False,
         config=config.issues,
         progress=progress,

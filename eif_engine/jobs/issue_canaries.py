@@ -98,8 +98,8 @@ class Planter:
         ranks_B = draw_ranks(self._suspect_ranks_S, classes=classes, count=count, generator=generator)
         canaries = plant(self._labels_N, ranks_B, self._upper_CF, self._count_C, generator=generator)
         moved = self._moved(canaries, moved_by, generator)
-        evidence = gather(moved, canaries.flipped(self._labels_N), assumed, config)
-        return Planted(canaries.rows_B, canaries.given_B, evidence.take(canaries.rows_B))
+        evidence = gather(moved, canaries.flipped(self._labels_N), assumed, config, rows_B=canaries.rows_B)
+        return Planted(canaries.rows_B, canaries.given_B, evidence)
 
     def _canaries_per_copy(self) -> int:
         return max(1, round(self._config.canary_fraction * len(self._labels_N)))

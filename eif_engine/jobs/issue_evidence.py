@@ -82,7 +82,10 @@ class Spaces:
         labels_N: Tensor,
         num_classes: int,
         config: IssueConfig,
+        *,
         near: Neighborhood | None = None,
+        embedding_near: Neighborhood | None = None,
+        threads: int = 1,
     ) -> Spaces:
         """The spaces of features and embeddings, with settings that suit the given labels; one space if they are one.
 
@@ -93,9 +96,11 @@ class Spaces:
             num_classes: C.
             config: How many neighbours, and how the probe is fitted.
             near: Neighbours by features, where they are known already.
+            embedding_near: The same by embeddings.
+            threads: Folds of the probe at a time, each on one core.
         """
         penultimate = Space.of(x_NF, config, near)
-        embedding = penultimate if z_ND is x_NF else Space.of(z_ND, config)
+        embedding = penultimate if z_ND is x_NF else Space.of(z_ND, config, embedding_near)
         parts = folds(len(labels_N), config.num_folds, config.seed)
         trust_N = neighbor_trust(penultimate, labels_N, config)
         distinct = (penultimate,) if embedding is penultimate else (penultimate, embedding)
@@ -108,6 +113,7 @@ class Spaces:
                 parts=parts,
                 shrinkages=config.shrinkages,
                 block_bytes=config.block_bytes,
+                threads=threads,
             )
             for space in distinct
         ]
@@ -179,10 +185,21 @@ class Evidence:
         return Pulls(penultimate, embedding)
 
 
-def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) -> Evidence:
-    """All evidence about given labels; the penultimate probe is fitted again with suspects weighed down."""
+def gather(
+    spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig, *, rows_B: Tensor | None = None
+) -> Evidence:
+    """All evidence about given labels; the penultimate probe is fitted again with suspects weighed down.
+
+    Args:
+        spaces: The model's spaces.
+        labels_N: Given labels.
+        pulls: Of wrong labels.
+        config: How.
+        rows_B: Samples that the evidence is about; None means all.
+    """
     upper = _pruned(spaces, labels_N, pulls, config)
     trust_N, candidate_NJ = upper.trust(), upper.candidate_NJ
+    asked_N = None if rows_B is None else torch.isin(torch.arange(len(labels_N), device=labels_N.device), rows_B)
     lower = view(
         spaces.embedding.probe_NF,
         labels_N,
@@ -190,6 +207,7 @@ def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) 
         spaces.embedding_probe,
         pull=pulls.embedding,
         candidates=candidate_NJ,
+        judged_N=asked_N,
     )
     asked_NJ = torch.cat((labels_N[:, None], candidate_NJ), dim=1)
     votes = [
@@ -199,7 +217,7 @@ def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) 
     doubts = [disagreement(share_NJ[:, 0]) for share_NJ in votes] + [upper.log_odds_N, lower.log_odds_N]
     alone_NP = torch.bincount(labels_N)[labels_N, None] < 2
     choices = [torch.log(share_NJ[:, 1:] + FLOOR) for share_NJ in votes] + [upper.score_NJ, lower.score_NJ]
-    return Evidence(
+    found = Evidence(
         doubt_NP=torch.stack(doubts, dim=1).masked_fill(alone_NP, NO_EVIDENCE),
         candidate_NJ=candidate_NJ,
         choice_NJP=torch.stack(choices, dim=2),
@@ -208,6 +226,7 @@ def gather(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) 
         along_NS=torch.stack((upper.along_N, lower.along_N), dim=1),
         length_NS=torch.stack((upper.length_N, lower.length_N), dim=1),
     )
+    return found if rows_B is None else found.take(rows_B)
 
 
 def _suspects(certainty_N: Tensor) -> Tensor:

@@ -68,7 +68,9 @@ def find_issues(
     loss_N: Tensor | None = None,
     influence_N: Tensor | None = None,
     near: Neighborhood | None = None,
+    embedding_near: Neighborhood | None = None,
     learned: bool = True,
+    threads: int = 1,
     config: IssueConfig | None = None,
     progress: Progress = no_progress,
 ) -> IssueReport:
@@ -82,7 +84,9 @@ def find_issues(
         loss_N: Loss of each sample under the model and its given label; reported where given.
         influence_N: Absolute influence of each sample summed over confusions; reported where given.
         near: Neighbours of every row by its features, at least `config.num_neighbors`, where they are known already.
+        embedding_near: The same by embeddings.
         learned: Whether the model was trained on these labels; if not, wrong ones have pulled nothing.
+        threads: Folds of the probe at a time, each on one core; what comes out does not depend on it.
         config: How.
         progress: Called after each copy with canaries.
 
@@ -94,7 +98,16 @@ def find_issues(
     reported = {name: part_N for name, part_N in known.items() if part_N is not None}
     _check(features_NF, {"embeddings": embeddings_ND, "labels": labels_N, **reported}, labels_N, num_classes)
     generator = torch.Generator().manual_seed(config.seed)
-    spaces = Spaces.of(features_NF, embeddings_ND, labels_N, num_classes, config, near)
+    spaces = Spaces.of(
+        features_NF,
+        embeddings_ND,
+        labels_N,
+        num_classes,
+        config,
+        near=near,
+        embedding_near=embedding_near,
+        threads=threads,
+    )
     first = gather(spaces, labels_N, NO_PULLS, config)
     planter = Planter(spaces, labels_N, num_classes, first, config)
     seen = first.pulls() if learned else None

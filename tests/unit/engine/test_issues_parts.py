@@ -29,12 +29,19 @@ from eif_engine.functional.canaries import (
     plant,
     similarity_ranks,
 )
-from eif_engine.functional.probe import PRIOR_COUNT, folds, held_out
+from eif_engine.functional.probe import PRIOR_COUNT, HeldOut, folds, over_folds
 from eif_engine.functional.probe_view import ProbeSettings, choose_settings, view
 from eif_engine.functional.pull import Pull, estimate_pull
 from tests import oracles
 
 CLASSES = 4
+
+
+def held_out(
+    v_NF: torch.Tensor, labels_N: torch.Tensor, trust_N: torch.Tensor, *, parts: list[torch.Tensor], shrinkage: float
+) -> list[HeldOut]:
+    found = over_folds(list, v_NF, labels_N, trust_N, CLASSES, parts=parts, shrinkage=shrinkage)
+    return [held for fold in found for held in fold]
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -58,7 +65,7 @@ def test_held_out_likelihoods_are_the_loops(pull: Pull) -> None:
     v_NF, labels_N, trust_N = samples()
     parts = folds(40, 5, 0)
     seen = []
-    for held in held_out(v_NF, labels_N, trust_N, CLASSES, parts=parts, shrinkage=0.2):
+    for held in held_out(v_NF, labels_N, trust_N, parts=parts, shrinkage=0.2):
         found_BC = held.log_likelihood(pull)
         for row, found_C in zip(held.rows_B.tolist(), found_BC, strict=True):
             fold = next(part.tolist() for part in parts if row in part)
@@ -90,7 +97,7 @@ def test_a_view_tells_what_the_likelihoods_say() -> None:
     v_NF, labels_N, trust_N = samples()
     pull = Pull(0.3, 0.01)
     found = view(v_NF, labels_N, trust_N, settings(40), pull=pull, candidates=CLASSES - 1)
-    for held in held_out(v_NF, labels_N, trust_N, CLASSES, parts=folds(40, 5, 0), shrinkage=0.2):
+    for held in held_out(v_NF, labels_N, trust_N, parts=folds(40, 5, 0), shrinkage=0.2):
         for place, row in enumerate(held.rows_B.tolist()):
             own, plain_C = int(labels_N[row]), 0.5 * held.log_likelihood(Pull())[place]
             others = [c for c in range(CLASSES) if c != own]
@@ -127,7 +134,7 @@ def test_settings_are_those_that_predict_held_out_labels() -> None:
     for shrinkage in shrinkages:
         for temperature in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
             total = 0.0
-            for held in held_out(v_NF, labels_N, trust_N, CLASSES, parts=parts, shrinkage=shrinkage):
+            for held in held_out(v_NF, labels_N, trust_N, parts=parts, shrinkage=shrinkage):
                 log_BC = torch.log_softmax(temperature * held.log_likelihood(Pull()), dim=1)
                 for label, log_C in zip(held.labels_B.tolist(), log_BC, strict=True):
                     total += math.log(0.9 * math.exp(float(log_C[label])) + 0.1 / CLASSES)
