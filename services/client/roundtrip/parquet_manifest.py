@@ -29,14 +29,18 @@ def rewrite_parquet(path: Path, out: Path, change: Change) -> None:
     Raises:
         RoundTripError: A new label is no integer where the column of labels is one of integers.
     """
-    import pyarrow.parquet as pq
-
-    with _open(path) as file, pq.ParquetWriter(out, file.schema_arrow, compression=_compression(file)) as writer:
+    with _open(path) as file, _writer(out, file) as writer:
         line = 0
         for number in range(file.num_row_groups):
             table = file.read_row_group(number)
             writer.write_table(_changed(path, table, line, change), row_group_size=max(1, table.num_rows))
             line += table.num_rows
+
+
+def _writer(out: Path, file: pq.ParquetFile) -> pq.ParquetWriter:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(out, file.schema_arrow, compression=_compression(file))
 
 
 def _compression(file: pq.ParquetFile) -> Any:  # noqa: ANN401  what ParquetWriter takes
