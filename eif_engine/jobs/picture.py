@@ -94,8 +94,7 @@ class _Picture:
         explained = self._explained
         one, other = self._paste(first, MARGIN), self._paste(second, SECOND)
         shown = shown_links(explained)
-        self._sheet = draw_links(self._sheet, one, other, shown)
-        self._draw = ImageDraw.Draw(self._sheet)
+        draw_links(self._sheet, one, other, shown)
         self._y += self._tile_height + 24
         title = f"The strongest links; all pairs of parts sum to {explained.matched_similarity:.3f}"
         self._text(MARGIN, self._y, title, 24)

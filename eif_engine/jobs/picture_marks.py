@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ LINK_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230
 
 RAISES, LOWERS = (214, 39, 20), (33, 90, 190)
 _SMOOTH = 2
-_CURVE_STEPS, _BOW = 32, 26
+_CURVE_STEPS, _BOW, _OVER = 32, 26, 14
 _STRONGEST_HEAT = 0.85
 _FADED = 0.55
 _WEAKEST, _PARTS_APART = 0.1, 6
@@ -77,21 +77,23 @@ def shown_links(explanation: Explanation, count: int = len(LINK_COLORS)) -> list
     return shown
 
 
-def draw_links(canvas: Image.Image, first: Grid, second: Grid, shown: Sequence[Link]) -> Image.Image:
-    """Numbered boxes around linked parts, and lines between them whose width tells the contribution."""
-    layer = Image.new("RGBA", (canvas.width * _SMOOTH, canvas.height * _SMOOTH))
+def draw_links(canvas: Image.Image, first: Grid, second: Grid, shown: Sequence[Link]) -> None:
+    """Draw numbered boxes around linked parts, and lines between them whose width tells the contribution."""
+    top, bottom = first.top - _OVER, first.top + first.height + _OVER
+    layer = Image.new("RGBA", (canvas.width * _SMOOTH, (bottom - top) * _SMOOTH))
     draw = ImageDraw.Draw(layer)
+    one, other = replace(first, top=first.top - top), replace(second, top=second.top - top)
     most = max((link.contribution for link in shown), default=1.0)
     numbered = list(enumerate(zip(shown, LINK_COLORS, strict=False)))
     for number, (link, color) in reversed(numbered):
         bow = _BOW * (number - (len(shown) - 1) / 2)
-        curve = _curve(first.box(link.part), second.box(link.neighbor_part), bow)
+        curve = _curve(one.box(link.part), other.box(link.neighbor_part), bow)
         _line(draw, curve, color, round(_SMOOTH * (2 + 10 * link.contribution / most)))
     for number, (link, color) in reversed(numbered):
-        for grid, part in ((first, link.part), (second, link.neighbor_part)):
+        for grid, part in ((one, link.part), (other, link.neighbor_part)):
             _boxed(draw, grid.box(part), color, str(number + 1))
-    smooth = layer.resize(canvas.size, Image.Resampling.BOX)
-    return Image.alpha_composite(canvas.convert("RGBA"), smooth).convert("RGB")
+    smooth = layer.reduce(_SMOOTH)
+    canvas.paste(smooth, (0, top), mask=smooth)
 
 
 def _same(link: Link, other: Link, columns: int, reach: int) -> bool:

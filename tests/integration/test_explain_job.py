@@ -229,3 +229,12 @@ def test_cancel_is_seen_between_pairs(world: JobWorld) -> None:
     assert isinstance(world.run(request(world, spec), cancellation=cancellation), CancelledMessage)
     assert not [message for message in world.progress() if message.stage == "results"]
     assert not list((world.folder / "objects" / "out").rglob("*.png"))
+
+
+def test_influence_of_a_model_with_attention_is_ranked_as_of_any_other(world: JobWorld) -> None:
+    result = world.result(world.run(world.request(world.rank_spec(model=model_of(world, groups=3)))))
+    assert result.figures["confusion_pairs"] > 0
+    scores = [row["score"] for row in result.ranking()]
+    assert len(scores) == 30
+    assert np.isfinite(scores).all()
+    assert max(scores) > 0 > min(scores)
