@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # pyarrow and numpy are imported with the first table that is
     from services.influence.stored_table import StoredTable
 
 TABLE = "findings"
-MAX_FINDINGS = 5_000_000
-"""Of both audits of a comparison together: about 400 MB while it is made, 8 bytes each afterwards."""
-_BYTES_EACH = 80
+MAX_FINDINGS = 4_000_000
+"""Of both audits of a comparison together: 125 bytes each while it is made, 8 afterwards."""
+_BYTES_EACH = 125
 _MAX_KEPT = 4 * MAX_FINDINGS
 _BATCH_ROWS = 65_536
 
