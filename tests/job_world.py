@@ -25,7 +25,7 @@ from eif_engine.models.small import mlp
 from services.common.storage.base import ObjectStore
 from services.influence.messages import Message, ProgressMessage, SucceededMessage
 from services.influence.result_manifest import ResultManifest
-from services.influence.spec import Artifact, JobRequest, RankSpec, RelabelSpec
+from services.influence.spec import Artifact, JobRequest, JobSpec, RankSpec
 from services.influence.worker.cancellation import Cancellation
 from services.influence.worker.outbox import LastMessage
 from services.influence.worker.settings import WorkerSettings
@@ -117,7 +117,7 @@ class JobWorld:
                 fields[f"{split}_manifest"] = self.manifest(f"{split}.jsonl", self.samples(split, count))
         return RankSpec(**fields, **options)
 
-    def request(self, spec: RankSpec | RelabelSpec, **changes: Any) -> JobRequest:
+    def request(self, spec: JobSpec, **changes: Any) -> JobRequest:
         """A job of its own for a spec."""
         fields = {
             "name": "projects/p/influenceJobs/j",
