@@ -23,6 +23,7 @@ from services.influence.spec import AuditSpec
 from services.influence.tokens import read_token, write_token
 
 MAX_NEW_FINDINGS = 100
+_AT_A_TIME = 2
 _FIGURE = re.compile(r"recall_at_\d+|" + "|".join(FIGURES))
 
 
@@ -72,6 +73,8 @@ class GateService:
     def __init__(self, *, ledger: Ledger, findings: AuditFindings) -> None:
         self._ledger = ledger
         self._findings = findings
+        # Large audits take seconds: those who wait do so here, and not in the threads that other calls need.
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     async def evaluate(self, request: EvaluateRequest) -> AuditVerdict:
         """What a policy says of an audit.
@@ -83,7 +86,8 @@ class GateService:
         applied = await asyncio.to_thread(read_policy, request.policy)
         audit = await self._audit(request.name, "name")
         baseline = await self._audit(request.baseline, "baseline") if request.baseline else None
-        return await asyncio.to_thread(self._evaluate, applied, audit, baseline)
+        async with self._turns:
+            return await asyncio.to_thread(self._evaluate, applied, audit, baseline)
 
     async def compare(self, request: CompareRequest) -> ComparePage:
         """What is new, fixed and persisting. Raises as `evaluate`, and PAGE_TOKEN_INVALID."""
@@ -94,15 +98,16 @@ class GateService:
         offset = 0
         if request.page_token:
             offset = read_token(request.page_token, *bound_to, reason="PAGE_TOKEN_INVALID", field="page_token")
-        page = await asyncio.to_thread(
-            self._findings.page,
-            audit,
-            baseline,
-            changes=request.changes,
-            kinds=request.kinds,
-            offset=offset,
-            count=min(request.page_size or DEFAULT_ROWS, MAX_ROWS),
-        )
+        async with self._turns:
+            page = await asyncio.to_thread(
+                self._findings.page,
+                audit,
+                baseline,
+                changes=request.changes,
+                kinds=request.kinds,
+                offset=offset,
+                count=min(request.page_size or DEFAULT_ROWS, MAX_ROWS),
+            )
         return ComparePage(page=page, offset=offset, bound_to=bound_to)
 
     async def _audit(self, name: str, field_name: str) -> Job:

@@ -13,7 +13,12 @@ from services.client.cli.app import eif
 from services.client.cli.exit_codes import TEXT
 
 REPO = Path(__file__).resolve().parents[3]
-PAGES = [REPO / "docs" / "cli.md", REPO / "README.md"]
+PAGES = [
+    REPO / "docs" / "cli.md",
+    REPO / "README.md",
+    REPO / "docs" / "gate.md",
+    REPO / "docs" / "round-trip.md",
+]
 
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
