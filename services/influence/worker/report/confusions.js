@@ -72,7 +72,7 @@ function listConfusions() {
   list("confusions", {
     text: (row) => [labelAt(row[0]), labelAt(row[4]), ...row[8].flatMap((pair) => [idOf(pair[0]), idOf(pair[1])]), ...[...row[10], ...row[11]].map(([place]) => idOf(place))],
     size: 5,
-    noun: "classes",
+    nouns: ["class", "classes"],
     card: confusionCard,
     orders: [
       { title: "Confusions", value: (row) => row[2] },

@@ -67,7 +67,3 @@ function copyBySelection(text) {
   document.execCommand("copy");
   field.remove();
 }
-
-function calmly() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.influence.worker.report.limits import RowLimits
 from services.influence.worker.report.report_tables import ReportTables, Row
@@ -35,15 +36,15 @@ def findings(tables: ReportTables, book: SampleBook, limits: RowLimits, differen
     return Section(rows=rows, total=len(kinds) + len(fixed))
 
 
-def fair_rows(kinds: np.ndarray[Any, Any], limit: int) -> list[int]:
+def fair_rows(kinds: np.ndarray[Any, Any], limit: int) -> NDArray[np.int64]:
     """Rows to show, in their order: as many of each kind as there are, and where they are too many, equally many."""
     places = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds.tolist()))}
-    kept, left = [], limit
+    kept, left = [np.empty(0, dtype=np.int64)], limit
     for done, rows in enumerate(sorted(places.values(), key=len)):
         share = min(len(rows), left // (len(places) - done))
         kept.append(rows[:share])
         left -= share
-    return sorted(np.concatenate(kept).tolist()) if kept else []
+    return np.sort(np.concatenate(kept))
 
 
 def _splits_of_duplicates(tables: ReportTables) -> Mapping[str, str]:

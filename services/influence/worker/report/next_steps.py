@@ -31,7 +31,7 @@ def _steps(figures: Mapping[str, float]) -> dict[str, Step]:
     sure = "" if precision is None else f"about {100 * precision:.0f} in 100 of them are expected to be wrong; "
     return {
         "leaks": Step(
-            text=f"Remove {count('leaks', 'image', 'images')} that stand in train and in test",
+            text=f"Remove {count('leaks', 'image', 'images')} found in train and in test",
             why="until then every figure of the test set flatters the model",
             section="duplicates",
         ),

@@ -46,7 +46,7 @@ function prepareNavigation() {
     links.forEach((link, id) => (id === reading.id ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
     const bar = document.querySelector(".side");
     const link = links.get(reading.id);
-    if (bar.scrollWidth > bar.clientWidth) bar.scrollTo({ left: link.offsetLeft - bar.clientWidth / 2 + link.offsetWidth / 2, behavior: calmly() });
+    if (bar.scrollWidth > bar.clientWidth) bar.scrollTo({ left: link.offsetLeft - bar.clientWidth / 2 + link.offsetWidth / 2 });
   };
   let waiting = false;
   addEventListener("scroll", () => {
@@ -73,6 +73,6 @@ prepareDialog();
 prepareSearch();
 prepareNavigation();
 if (location.hash.includes("=")) followHash();
-else if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView({ behavior: "instant" });
+else if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 document.documentElement.dataset.ready = "true";
 performance.mark("report-ready");

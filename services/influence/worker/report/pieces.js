@@ -22,7 +22,7 @@ function copyButton(text, what) {
 /** Picture, id and copy button. */
 function who(place, note) {
   const { id } = sampleAt(place);
-  const opener = make("button", { class: "open", type: "button", onclick: () => goToSample(id) }, userText(id, { class: "id clamp three" }));
+  const opener = make("button", { class: "open", type: "button", onclick: () => goToSample(id) }, userText(id, { class: "id clamp four" }));
   return make("div", { class: "who" }, picture(place), make("span", null, opener, copyButton(id, "sample id"), note ? make("div", { class: "tag" }, note) : null));
 }
 

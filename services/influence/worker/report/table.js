@@ -75,10 +75,11 @@ class Listing {
 
   refresh() {
     const rows = this.chosen();
-    const { size = 25, noun = "rows" } = this.spec;
+    const { size = 25, nouns = ["row", "rows"] } = this.spec;
     const pages = Math.max(1, Math.ceil(rows.length / size));
     this.page = Math.min(this.page, pages - 1);
     this.shown = rows.slice(this.page * size, (this.page + 1) * size);
+    const noun = nouns[this.spec.rows.length === 1 ? 0 : 1];
     this.tally.textContent = rows.length === this.spec.rows.length ? `${count(rows.length)} ${noun}` : `${count(rows.length)} of ${count(this.spec.rows.length)} ${noun}`;
     this.chipButtons.forEach((button, place) => button.setAttribute("aria-pressed", String(place === this.chip)));
     this.select.value = this.order ? `${this.order.place} ${this.order.direction}` : "0 0";
@@ -125,7 +126,7 @@ class Listing {
     const turn = (page) => () => {
       this.page = page;
       this.refresh();
-      this.host.scrollIntoView({ block: "start", behavior: "auto" });
+      this.host.scrollIntoView({ block: "start" });
       this.pager.querySelector("button:not(:disabled)")?.focus({ preventScroll: true });
     };
     const step = (title, sign, page) => make("button", { type: "button", "aria-label": `${title}: ${this.title}`, disabled: page < 0 || page >= pages || page === this.page, onclick: turn(page) }, sign);
@@ -142,7 +143,7 @@ class Listing {
     const place = this.shown.indexOf(row);
     const element = this.spec.columns ? this.body.querySelectorAll("tbody tr")[place] : this.body.firstChild.children[place];
     element.classList.add("target");
-    element.scrollIntoView({ block: "center", behavior: calmly() });
+    element.scrollIntoView({ block: "center" });
     element.tabIndex = 0;
     element.focus({ preventScroll: true });
   }
