@@ -54,11 +54,7 @@ async def audit(influence: Influence) -> str:
         finding("label_issue", one, label=LABELS[one], other_label=new, severity=0.9) for one, new in WRONG.items()
     ]
     findings.append(finding("outlier", "s7", finding_id="outlier:train:s7", severity=0.3))
-    tables = {
-        "issues": [issue(rank, one) for rank, one in enumerate(LABELS, 1)],
-        "test_issues": [],
-        "duplicates": [],
-    }
+    tables = {"issues": [issue(rank, one) for rank, one in enumerate(LABELS, 1)], "test_issues": []}
     return await put_audit(influence, "tuesday", findings, tables=tables)
 
 

@@ -118,7 +118,7 @@ def _local(manifest: str) -> Path:
 
 
 def _tables(client: InfluenceClient, job: str, split: Split) -> dict[str, pa.Table]:
-    names = ("findings", "duplicates", "issues" if split is Split.TRAIN else "test_issues")
+    names = ("findings", "issues" if split is Split.TRAIN else "test_issues")
     try:
         return {name: client.read_table(job, name) for name in names}
     except ImportError as error:

@@ -26,7 +26,7 @@ class Split(StrEnum):
 
 KINDS: dict[Split, tuple[str, ...]] = {
     Split.TRAIN: ("label_issue", "label_conflict", "duplicate", "leak", "outlier"),
-    Split.TEST: ("test_label_issue", "confusion", "label_conflict", "leak", "outlier"),
+    Split.TEST: ("test_label_issue", "confusion", "leak", "outlier"),
 }
 """Kinds of findings about samples of each."""
 
@@ -120,7 +120,7 @@ def review(
 
     Args:
         records: Samples of the manifest.
-        tables: `findings` and `duplicates`; `issues` (train) or `test_issues` (test).
+        tables: `findings`; `issues` (train) or `test_issues` (test).
         split: Which manifest it is.
         kinds: Only samples with findings of these kinds; those of KINDS by default.
         everything: Also samples without findings.
@@ -129,7 +129,7 @@ def review(
         RoundTripError: A kind is not one of this split, or the manifest has none of the samples.
     """
     wanted = _checked(kinds, split)
-    found = _findings(tables, split, wanted)
+    found = _findings(tables["findings"], split, wanted)
     suggestions = dict(_suggestions(tables, split, None if everything else found.keys()))
     items: list[ReviewItem] = []
     seen = stale = 0
@@ -156,33 +156,27 @@ def _checked(kinds: Collection[str], split: Split) -> frozenset[str]:
     return frozenset(kinds or KINDS[split])
 
 
-def _findings(tables: Mapping[str, pa.Table], split: Split, kinds: frozenset[str]) -> dict[str, _Found]:
-    in_split = _samples_in(tables["duplicates"], split)
+def _findings(findings: pa.Table, split: Split, kinds: frozenset[str]) -> dict[str, _Found]:
     found: dict[str, _Found] = {}
-    for batch in tables["findings"].to_batches():
+    for batch in findings.to_batches():
         for finding in batch.to_pylist():
             if finding["kind"] in kinds:
-                for sample_id in _samples_of(finding, split, in_split):
+                for sample_id in _samples_of(finding, split):
                     found.setdefault(sample_id, _Found()).add(finding)
     return found
 
 
-def _samples_of(finding: Mapping[str, Any], split: Split, in_split: frozenset[str]) -> list[str]:
-    """The samples of a split that a finding is about."""
+def _samples_of(finding: Mapping[str, Any], split: Split) -> list[str]:
+    """The samples of a split that a finding is about; ids alone do not tell, both splits may count from 1."""
     first, second = finding["sample_id"], finding["other_id"]
     match finding["kind"]:
         case "leak":  # its first sample is the training one
             return [first if split is Split.TRAIN else second]
-        case "label_conflict" | "duplicate":
-            return [sample_id for sample_id in (first, second) if sample_id in in_split]
+        case "label_conflict" | "duplicate":  # of two training samples
+            return [first, second]
         case "outlier":
             return [first] if finding["finding_id"].startswith(f"outlier:{split}:") else []
     return [first]
-
-
-def _samples_in(duplicates: pa.Table, split: Split) -> frozenset[str]:
-    rows = zip(duplicates["sample_id"].to_pylist(), duplicates["split"].to_pylist(), strict=True)
-    return frozenset(str(sample_id) for sample_id, of in rows if of == split)
 
 
 def _suggestions(

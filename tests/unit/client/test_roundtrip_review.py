@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eif_engine.audit_tables import DUPLICATES, FINDING_KINDS, FINDINGS, ISSUES, TEST_ISSUES
+from eif_engine.audit_tables import FINDING_KINDS, FINDINGS, ISSUES, TEST_ISSUES
 from services.client.roundtrip.errors import RoundTripError
 from services.client.roundtrip.fiftyone import write_dataset
 from services.client.roundtrip.flat import COLUMNS, write_csv, write_parquet
@@ -52,21 +52,8 @@ def issue(sample_id: str, label: str = "cat", probability: float = 0.75, suggest
     }
 
 
-def duplicate(sample_id: str, split: str) -> dict[str, Any]:
-    return {
-        "group": 1,
-        "sample_id": sample_id,
-        "split": split,
-        "label": "cat",
-        "similarity": 1.0,
-        "exact": True,
-        "label_conflict": False,
-        "leak": False,
-    }
-
-
 def tables(findings: list[dict[str, Any]], **others: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    schemas = {"findings": FINDINGS, "issues": ISSUES, "test_issues": TEST_ISSUES, "duplicates": DUPLICATES}
+    schemas = {"findings": FINDINGS, "issues": ISSUES, "test_issues": TEST_ISSUES}
     rows = {"findings": findings, **others}
     return {name: pa.Table.from_pylist(rows.get(name, []), schema=schema) for name, schema in schemas.items()}
 
@@ -85,23 +72,22 @@ class TestReview:
             finding("confusion", "c"),
             finding("leak", "d", "e"),
             finding("label_conflict", "f", "g"),
-            finding("duplicate", "f", "h"),
+            finding("duplicate", "a", "h"),
             finding("outlier", "a", finding_id="outlier:train:a"),
             finding("outlier", "b", finding_id="outlier:test:b"),
             finding("class", "", label="cat"),
         ]
-        duplicates = [duplicate("f", "train"), duplicate("g", "test"), duplicate("h", "train")]
-        assert found(Split.TRAIN, findings, duplicates=duplicates) == {
-            "a": ("label_issue", "outlier"),
+        assert found(Split.TRAIN, findings) == {
+            "a": ("duplicate", "label_issue", "outlier"),
             "d": ("leak",),
-            "f": ("duplicate", "label_conflict"),
+            "f": ("label_conflict",),
+            "g": ("label_conflict",),
             "h": ("duplicate",),
         }
-        assert found(Split.TEST, findings, duplicates=duplicates) == {
+        assert found(Split.TEST, findings) == {
             "b": ("outlier", "test_label_issue"),
             "c": ("confusion",),
             "e": ("leak",),
-            "g": ("label_conflict",),
         }
 
     def test_every_kind_of_finding_about_samples_is_in_some_split(self) -> None:
@@ -150,7 +136,7 @@ class TestReview:
 
     def test_many_findings_about_one_sample(self) -> None:
         findings = [finding("duplicate", "a", f"x{number}") for number in range(100)]
-        (item,) = review([record("a")], tables(findings, duplicates=[duplicate("a", "train")])).items
+        (item,) = review([record("a")], tables(findings)).items
         assert len(item.notes) == MAX_NOTES
 
     def test_what_is_refused(self) -> None:
