@@ -23,7 +23,7 @@ class Member:
         split: `train` or `test`.
         label: Its label.
         similarity: Cosine to the first of the group.
-        exact: Whether it has the same bytes as the first.
+        exact: Whether it has the same bytes as the first; of the first, whether any other has.
         repeats: Whether it has the same bytes as an earlier one.
     """
 
@@ -96,27 +96,25 @@ def _group(rows: list[int], data: AuditData) -> DuplicateGroup:
     found = [(*_at(data, row), row) for row in rows]
     ordered = [row for *_, row in sorted(found, key=lambda each: (each[0] is data.test, each[0].ids[each[1]]))]
     first, first_row = _at(data, ordered[0])
-    digest = first.split.digests[first_row]
-    anchor_F = first.features_NF[first_row].double()
-    seen: set[bytes] = set()
+    anchor_F, seen = first.features_NF[first_row].double(), set[bytes]()
+    digests = [samples.split.digests[place] for samples, place in (_at(data, row) for row in ordered)]
+    exact = [digest is not None and digest == digests[0] for digest in digests]
+    exact[0] = any(exact[1:])
     members = []
-    for row in ordered:
+    for row, digest, same in zip(ordered, digests, exact, strict=True):
         samples, place = _at(data, row)
-        own = samples.split.digests[place]
-        x_F = samples.features_NF[place].double()
-        same = own is not None and own == digest
         members.append(
             Member(
                 sample_id=samples.ids[place],
                 split=samples.name,
                 label=samples.labels[place],
-                similarity=1.0 if same else _cosine(x_F, anchor_F),
+                similarity=1.0 if same else _cosine(samples.features_NF[place].double(), anchor_F),
                 exact=same,
-                repeats=own in seen,
+                repeats=digest in seen,
             )
         )
-        if own is not None:
-            seen.add(own)
+        if digest is not None:
+            seen.add(digest)
     return DuplicateGroup(members=tuple(members))
 
 
