@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ CURVE_POINTS = 240
 def detection_plot(tables: ReportTables) -> Markup | None:
     """Precision and recall of planted flips by review budget; None where none were planted."""
     rows = sorted(tables.head("canary", tables.count("canary")), key=lambda row: row["budget_share"])
+    rows = [row for row in rows if math.isfinite(row["precision"] + row["recall"])]
     if not rows:
         return None
     budgets = [row["budget_share"] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ RECALL = Gain(
 def proof_plot(tables: ReportTables, gain: Gain) -> Markup | None:
     """A row a target, a point an arm; None where nothing was proved."""
     rows = [row for row in tables.head("proof", tables.count("proof")) if row["arm"] != NOTHING]
+    rows = [row for row in rows if math.isfinite(row[gain.column] + row[f"{gain.column}_error"])]
     rows = [row for row in rows if row["action"] == gain.action] or rows
     targets = list(dict.fromkeys((row["target"], row["action"]) for row in rows))
     if not targets:
