@@ -82,13 +82,13 @@ def nearest(
         similarity_BN = vn_ND[rows_B] @ vn_ND.T
         similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
         # A few more than asked for: rounding must not decide between equals at the edge.
-        similar_BK, neighbor_BK = _most_similar(similarity_BN, width)
+        similar_BK, neighbor_BK = _most_similar(similarity_BN, min(width + 1, len(vn_ND)))
         edge_B = similar_BK[:, count - 1] - 64 * torch.finfo(vn_ND.dtype).eps
-        neighbor_BK = neighbor_BK.sort(dim=1).values
+        crowded_B = (similar_BK[:, width:] >= edge_B[:, None]).any(dim=1)
+        neighbor_BK = neighbor_BK[:, :width].sort(dim=1).values
         distance_BK = squared_distances(vn_ND[rows_B, None], vn_ND[neighbor_BK])
         order_BK = distance_BK.sort(dim=1, stable=True).indices[:, :count]
         neighbor_BK, distance_BK = neighbor_BK.gather(1, order_BK), distance_BK.gather(1, order_BK)
-        crowded_B = (similarity_BN >= edge_B[:, None]).sum(dim=1) > width
         for row in crowded_B.nonzero().flatten().tolist():
             candidates = (similarity_BN[row] >= edge_B[row]).nonzero().flatten()
             neighbor_BK[row], distance_BK[row] = _nearest_of(vn_ND, int(rows_B[row]), candidates, count, block_bytes)

@@ -21,7 +21,7 @@ from eif_engine.types import Progress
 _PIECE = 1024
 """Rows whose neighbours are one piece of work."""
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 64 * 2**20
 """Similarities of a block, for each thread."""
 
 Out = TypeVar("Out")
