@@ -24,22 +24,22 @@ def make_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[name])
 
 
-def photo(seed: int, edge: int = 160) -> bytes:
+def photo(seed: int, edge: int = 160, *, grain: float = 8.0) -> bytes:
     """A PNG that compresses like a photograph: smooth colours and some grain."""
     generator = np.random.default_rng(seed)
     coarse = Image.fromarray(generator.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((edge, edge))
-    grain = generator.normal(0, 8, (edge, edge, 3))
+    noise = generator.normal(0, grain, (edge, edge, 3))
     out = BytesIO()
-    Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(out, "PNG")
+    Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(out, "PNG")
     return out.getvalue()
 
 
 class Album:
-    """Thumbnails of a hundred pictures, over and over; counts what is asked for."""
+    """Thumbnails of a hundred pictures, over and over; knows what was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, grain: float = 8.0) -> None:
         self.asked: list[SampleKey] = []
-        self._pictures = [thumbnail(photo(seed)) or b"" for seed in range(100)]
+        self._pictures = [thumbnail(photo(seed, grain=grain)) or b"" for seed in range(100)]
 
     def __call__(self, keys: Sequence[SampleKey]) -> dict[SampleKey, bytes]:
         start = len(self.asked)

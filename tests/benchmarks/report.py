@@ -25,8 +25,12 @@ from playwright.sync_api import sync_playwright
 from services.influence.worker.report import ReportSource, write_report
 from tests.report_sources import CREATED, JOB, Album, confusion_tables, findings_table, harm_table, issues_table
 
-SIZES = {"2,000 findings": (4_000, 2_000, 40), "100,000 training samples": (100_000, 40_000, 1_000)}
-"""Training samples, findings and confusion classes."""
+SIZES = {
+    "2,000 findings": (4_000, 2_000, 40, 8.0),
+    "2,000 findings, grainy pictures": (4_000, 2_000, 40, 60.0),
+    "100,000 training samples": (100_000, 40_000, 1_000, 8.0),
+}
+"""Training samples, findings, confusion classes, and grain of the pictures, which makes them large."""
 OPENED = 5
 
 
@@ -35,16 +39,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--grain", type=float, default=8.0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.write:
-        sys.stdout.write(json.dumps(_write(args.write)))
+        sys.stdout.write(json.dumps(_write(args.write, args.grain)))
         return
     measured = {name: _measure(*size) for name, size in SIZES.items()}
     args.out.write_text(json.dumps(measured, indent=2) + "\n")
     sys.stdout.write(json.dumps(measured, indent=2) + "\n")
 
 
-def _measure(samples: int, findings: int, classes: int) -> dict[str, Any]:
+def _measure(samples: int, findings: int, classes: int, grain: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables = {
@@ -55,14 +60,24 @@ def _measure(samples: int, findings: int, classes: int) -> dict[str, Any]:
         }
         for table, rows in tables.items():
             pq.write_table(rows, folder / f"{table}.parquet")
-        command = [sys.executable, "-m", "tests.benchmarks.report", "--out", "-", "--write", name]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.report",
+            "--out",
+            "-",
+            "--write",
+            name,
+            "--grain",
+            str(grain),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         opened = _open(folder / "report.html")
         return {**json.loads(done.stdout), **opened}
 
 
-def _write(folder: Path) -> dict[str, float]:
-    album = Album()
+def _write(folder: Path, grain: float) -> dict[str, float]:
+    album = Album(grain=grain)
     before = _peak_megabytes()
     start = time.perf_counter()
     tables = {path.stem: path for path in sorted(folder.glob("*.parquet"))}

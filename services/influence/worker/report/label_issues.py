@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from services.influence.worker.report.limits import RowLimits
 from services.influence.worker.report.report_tables import ReportTables, Row
 from services.influence.worker.report.sample_book import NOBODY, SampleBook
-from services.influence.worker.report.section import Section, number
+from services.influence.worker.report.section import Section, number, probability
 
 UNFLAGGED = 100
 """The most doubtful samples that were not flagged, shown after those that were."""
@@ -49,7 +49,7 @@ def _issue(row: Row, book: SampleBook, ladders: Mapping[str, NDArray[np.float64]
     parts = zip(row["part_names"], row["part_scores"], strict=True)
     return [
         book.sample("train", row["sample_id"], row["label"]),
-        number(row["issue_probability"]),
+        probability(row["issue_probability"]),
         2 if row["reviewed"] else int(row["flagged"]),
         row["rank"],
         book.label(row["suggested_label"]),
@@ -66,7 +66,7 @@ def doubtful_test_labels(tables: ReportTables, book: SampleBook, limits: RowLimi
     rows: list[list[Any]] = [
         [
             book.sample("test", row["sample_id"], row["label"]),
-            number(row["issue_probability"]),
+            probability(row["issue_probability"]),
             book.label(row["suggested_label"]),
             number(row["suggested_probability"]),
         ]
@@ -94,6 +94,6 @@ def _aside(row: Row, book: SampleBook) -> list[Any]:
         second,
         number(row["distance"]),
         suspect,
-        number(row["suspect_probability"]),
+        probability(row["suspect_probability"]),
         book.label(row["suspect_suggested_label"]),
     ]

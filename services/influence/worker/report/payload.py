@@ -14,7 +14,7 @@ from services.influence.worker.report.findings import findings
 from services.influence.worker.report.limits import MAX_EXPLANATION_BYTES, MAX_ROW_BYTES, RowLimits
 from services.influence.worker.report.report_tables import ReportTables
 from services.influence.worker.report.sample_book import SampleBook
-from services.influence.worker.report.section import Section, number
+from services.influence.worker.report.section import Section, number, probability
 from services.influence.worker.report.source import ReportSource
 
 _ESCAPES: dict[str, str | int | None] = {
@@ -111,7 +111,7 @@ def _doubt_of(tables: ReportTables, book: SampleBook) -> dict[int, list[Any]]:
     ids, places = _train_ids(book)
     found = tables.matching("issues", "sample_id", ids, ("issue_probability", "suggested_label"))
     return {
-        places[row["sample_id"]]: [number(row["issue_probability"], 4), book.label(row["suggested_label"])]
+        places[row["sample_id"]]: [probability(row["issue_probability"]), book.label(row["suggested_label"])]
         for row in found
     }
 

@@ -27,6 +27,11 @@ class Section:
         return {"rows": self.rows, "total": self.total}
 
 
+def probability(value: float) -> float | None:
+    """As `number`, but never quite 1: an estimate that rounds to certainty would read as one."""
+    return number(min(value, 1 - 1e-6))
+
+
 def number(value: float | None, digits: int = 6) -> float | None:
     """A number with so many significant digits; None where there is none."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")

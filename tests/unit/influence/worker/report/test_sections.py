@@ -14,7 +14,7 @@ from services.influence.worker.report.findings import fair_rows, findings
 from services.influence.worker.report.limits import RowLimits
 from services.influence.worker.report.report_tables import ReportTables
 from services.influence.worker.report.sample_book import NOBODY, SampleBook
-from services.influence.worker.report.section import number
+from services.influence.worker.report.section import number, probability
 from services.influence.worker.report.source import Difference, FindingChange
 from tests.report_full import full_tables
 from tests.report_sources import confusion_tables, findings_table, issues_table, make_table
@@ -45,6 +45,12 @@ def test_a_label_learned_later_is_kept() -> None:
 def test_numbers_are_short_and_never_nan() -> None:
     assert number(0.123456789) == 0.123457
     assert [number(value) for value in (None, float("nan"), float("inf"), float("-inf"))] == [None] * 4
+
+
+def test_no_estimate_is_called_certain() -> None:
+    assert probability(1.0) == 0.999999
+    assert probability(0.25) == 0.25
+    assert probability(float("nan")) is None
 
 
 def test_runs_of_queries_are_found_by_one_pass() -> None:
