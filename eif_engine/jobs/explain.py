@@ -145,7 +145,7 @@ def explain_pairs(
 
     Args:
         model: The model.
-        pairs: Read lazily, one ahead of nothing: memory does not grow with their number.
+        pairs: Read one at a time, so that memory does not grow with their number.
         config: Of the matching.
         name: Of the architecture, for errors.
 
