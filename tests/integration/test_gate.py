@@ -27,7 +27,7 @@ BEFORE = [
 ]
 AFTER = [
     finding("leak", "c", "d", severity=0.7),
-    finding("leak", "e", "f", severity=0.9),
+    finding("leak", "e", "f", severity=1.0),
     finding("confusion", "t1", severity=0.8, summary="worse than it was"),
     finding("label_issue", "s1"),
     finding("outlier", "o"),
@@ -99,7 +99,7 @@ class TestVerdict:
         counts = [(c.kind, c.new_findings, c.fixed_findings, c.persisting_findings) for c in got.changes]
         assert counts == [("confusion", 0, 1, 1), ("label_issue", 0, 0, 1), ("leak", 2, 1, 0), ("outlier", 1, 0, 0)]
         assert ids(got.new_findings) == [(NEW, "leak:e:f"), (NEW, "leak:c:d")]
-        assert (got.new_findings[0].severity, got.new_findings[0].other_id) == (0.9, "f")
+        assert (got.new_findings[0].severity, got.new_findings[0].other_id) == (1.0, "f")
 
     async def test_at_most_a_hundred_findings_are_shown(self, influence: Influence, before: str) -> None:
         many = [finding("leak", f"x{number:03}", severity=number / 150) for number in range(150)]
