@@ -6,7 +6,10 @@ import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from eif_engine.errors import EifError
 from eif_engine.types import Quarantined, Sample
@@ -15,7 +18,7 @@ from services.common.sample_limits import DEFAULT_LIMITS, SampleLimits
 from services.common.storage.base import ObjectStore
 from services.common.tars import TarCache
 
-__all__ = ["DEFAULT_LIMITS", "QUARANTINE_REASONS", "SampleLimits", "read_samples"]
+__all__ = ["DEFAULT_LIMITS", "QUARANTINE_REASONS", "SampleLimits", "SampleReader", "read_samples"]
 
 QUARANTINE_REASONS = frozenset(
     {
@@ -39,33 +42,59 @@ def read_samples(
     workers: int = 8,
     scratch: Path | None = None,
 ) -> Generator[tuple[Sample, bytes | Quarantined]]:
-    """Read the image of each sample. Close it (or end it) to stop the threads.
+    """Read the image of each sample, as `SampleReader.read` does, once. Close it (or end it) to stop the threads."""
+    with SampleReader(store, limits=limits, workers=workers, scratch=scratch) as reader:
+        yield from reader.read(samples)
+
+
+class SampleReader:
+    """Reads images with threads; what it knows of tars is kept from one `read` to the next. Used in a `with`.
 
     Args:
         store: Where they lie.
-        samples: Read lazily, a little ahead.
         limits: What may be read.
         workers: Threads that read.
         scratch: Folder for tars; a temporary one when not given. It is left as it was found.
-
-    Yields:
-        Each sample in order, with its bytes, or with the reason why it could not be read.
-
-    Raises:
-        ServiceError: STORAGE_UNAVAILABLE. The samples before it have been yielded.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="tars-", dir=scratch) as folder,
-        ThreadPoolExecutor(workers, thread_name_prefix="samples") as pool,
-    ):
-        reader = _SampleReader(store, limits, TarCache(store, Path(folder), limits))
-        try:
-            yield from _Window(pool, reader, limits, ahead=4 * workers).run(iter(samples))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        limits: SampleLimits = DEFAULT_LIMITS,
+        workers: int = 8,
+        scratch: Path | None = None,
+    ) -> None:
+        self._store, self._limits, self._workers, self._scratch = store, limits, workers, scratch
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tars-", dir=self._scratch))
+            self._fetch = _Fetch(self._store, self._limits, TarCache(self._store, Path(folder), self._limits))
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="samples")
+            stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def read(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | Quarantined]]:
+        """Read the image of each sample; they are taken lazily, a little ahead.
+
+        Yields:
+            Each sample in order, with its bytes, or with the reason why it could not be read.
+
+        Raises:
+            ServiceError: STORAGE_UNAVAILABLE. The samples before it have been yielded.
+        """
+        yield from _Window(self._pool, self._fetch, self._limits, ahead=4 * self._workers).run(iter(samples))
 
 
-class _SampleReader:
+class _Fetch:
     def __init__(self, store: ObjectStore, limits: SampleLimits, tars: TarCache) -> None:
         self._store, self._limits, self._tars = store, limits, tars
 
@@ -83,8 +112,8 @@ class _SampleReader:
 class _Window:
     """The samples that are being read or wait to be handed over; their bytes stay within the limit."""
 
-    def __init__(self, pool: ThreadPoolExecutor, reader: _SampleReader, limits: SampleLimits, *, ahead: int) -> None:
-        self._pool, self._reader, self._limits, self._ahead = pool, reader, limits, ahead
+    def __init__(self, pool: ThreadPoolExecutor, fetch: _Fetch, limits: SampleLimits, *, ahead: int) -> None:
+        self._pool, self._fetch, self._limits, self._ahead = pool, fetch, limits, ahead
         self._pending: deque[tuple[Sample, Future[bytes | Quarantined]]] = deque()
         self._ended: Exception | None = None
 
@@ -106,7 +135,7 @@ class _Window:
             except (StopIteration, EifError) as ended:
                 self._ended = ended
             else:
-                self._pending.append((sample, self._pool.submit(self._reader.read, sample)))
+                self._pending.append((sample, self._pool.submit(self._fetch.read, sample)))
 
     def _has_room(self) -> bool:
         held = sum(self._bytes_of(future) for _, future in self._pending)

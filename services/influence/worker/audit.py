@@ -22,6 +22,7 @@ from services.influence.worker.audit_report import write_audit_report
 from services.influence.worker.audit_tables import write_audit_tables
 from services.influence.worker.embedding_file import fetch_embeddings
 from services.influence.worker.estimate import audit_bytes, audit_scoring_bytes, extraction_bytes
+from services.influence.worker.explained_confusions import explain_confusions
 from services.influence.worker.feature_stage import FeatureFigures, run_features
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel, class_indices, fetch_model, fetch_split
@@ -58,13 +59,19 @@ def run_audit_job(job: Job, spec: AuditSpec) -> SucceededMessage:
     figures = {**audit.figures, "quarantined": quarantine.count, **cached.as_figures()}
     device = inputs.model.device if inputs.model else torch.device("cpu")
     facts = provenance(job, splits=splits, device=device, model=inputs.model, missing="\n".join(audit.missing))
-    with job.progress.stage("report", unit="files", total=2) as report:
+    with job.progress.stage("report", unit="files", total=3) as report:
         tables = write_audit_tables(job.scratch, audit, quarantine, check=job.cancellation.check)
-        report(1, 2)
+        report(1, 3)
         files: list[Path] = []
         if not spec.skip_report:
-            files.append(write_audit_report(job, audit, tables, splits=splits, figures=figures, provenance=facts))
-        report(2, 2)
+            explained = explain_confusions(job, inputs.model, inputs.test, audit)
+            report(2, 3)
+            files.append(
+                write_audit_report(
+                    job, audit, tables, splits=splits, explained=explained, figures=figures, provenance=facts
+                )
+            )
+        report(3, 3)
     with job.progress.stage("results", unit="files", total=len(tables) + len(files)):
         return publish(job, tables, files=files, figures={**figures, **run_figures(job)}, provenance=facts)
 

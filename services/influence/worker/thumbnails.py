@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from services.common.samples import read_samples
+from eif_engine.types import Quarantined, Sample
+from services.common.samples import SampleReader
 from services.influence.worker.job import Job
 from services.influence.worker.report.thumbnails import thumbnail
 from services.influence.worker.split import Split
@@ -20,10 +21,11 @@ class Thumbnails:
     Args:
         job: The job.
         splits: Its splits.
+        reader: Of their images.
     """
 
-    def __init__(self, job: Job, splits: Sequence[Split]) -> None:
-        self._job = job
+    def __init__(self, job: Job, splits: Sequence[Split], reader: SampleReader) -> None:
+        self._job, self._reader = job, reader
         self._splits = {split.name: split for split in splits}
         self._rows = {
             split.name: {sample_id: row for row, sample_id in enumerate(split.sample_ids)} for split in splits
@@ -31,15 +33,17 @@ class Thumbnails:
 
     def __call__(self, keys: Sequence[Key]) -> Mapping[Key, bytes]:
         """Raises STORAGE_UNAVAILABLE."""
-        found: dict[Key, bytes] = {}
         wanted = [key for key in dict.fromkeys(keys) if key[1] in self._rows.get(key[0], {})]
         samples = (self._splits[split].sample(self._rows[split][sample_id]) for split, sample_id in wanted)
-        reads = read_samples(
-            self._job.store, samples, workers=self._job.settings.read_threads, scratch=self._job.scratch
-        )
-        with closing(reads) as images:
-            for key, (_, data) in zip(wanted, images, strict=True):
-                self._job.cancellation.check()
-                if isinstance(data, bytes) and (small := thumbnail(data)) is not None:
-                    found[key] = small
-        return found
+        with ThreadPoolExecutor(self._job.settings.decode_threads, thread_name_prefix="thumbnails") as pool:
+            made = {
+                key: pool.submit(thumbnail, data)
+                for key, (_, data) in zip(wanted, self._checked(samples), strict=True)
+                if isinstance(data, bytes)
+            }
+        return {key: small for key, future in made.items() if (small := future.result()) is not None}
+
+    def _checked(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | Quarantined]]:
+        for found in self._reader.read(samples):
+            self._job.cancellation.check()
+            yield found
