@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from services.client.roundtrip.csv_manifest import CsvManifest
 from services.client.roundtrip.errors import RoundTripError
+from services.client.roundtrip.jsonl_manifest import JsonlManifest
 from services.client.roundtrip.parquet_manifest import Change, parquet_records, rewrite_parquet
-from services.client.roundtrip.records import CsvManifest, JsonlManifest, Record, TextManifest
+from services.client.roundtrip.records import Record, TextManifest
 
 _TEXT: dict[str, Callable[[Path], TextManifest]] = {
     ".jsonl.gz": JsonlManifest,

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.client.roundtrip.csv_manifest import CsvManifest
 from services.client.roundtrip.errors import RoundTripError
-from services.client.roundtrip.records import CsvManifest, JsonlManifest, TextManifest
+from services.client.roundtrip.jsonl_manifest import JsonlManifest
+from services.client.roundtrip.records import TextManifest
 
 COLUMNS = ("id", "uri", "label", "note")
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=8)
