@@ -296,8 +296,8 @@ def test_a_confusion_shows_its_pair_who_is_behind_it_and_why(reports: Reports, o
             "\u22120.500",
         ]
         expect(card.locator(".harmful")).to_contain_text("rank 1 (1\u20136)")
-        card.get_by_text("Why they look alike").click()
-        picture = card.get_by_alt_text("Parts of")
+        card.get_by_role("button", name="Why they look alike").click()
+        picture = page.get_by_role("dialog").get_by_alt_text("Parts of")
         expect(picture).to_be_visible()
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
 

@@ -29,9 +29,8 @@ function pairFace(place) {
 
 function pairView([first, second, distance]) {
   const png = EXPLANATIONS.get(`${first} ${second}`) || EXPLANATIONS.get(`${second} ${first}`);
-  const alt = `Parts of ${brief(idOf(first))} and ${brief(idOf(second))} that make the two look alike`;
   return make("div", { class: "pair" }, pairFace(first), make("span", { class: "gap" }, decimal(distance)), pairFace(second),
-    png ? make("details", { class: "why" }, make("summary", null, "Why they look alike"), make("img", { src: `data:image/png;base64,${png}`, alt, loading: "lazy" })) : null);
+    png ? make("button", { class: "all why", type: "button", onclick: () => openExplanation(first, second, png) }, "Why they look alike") : null);
 }
 
 /** The first few, and a button that shows the rest. */

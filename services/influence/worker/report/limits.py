@@ -27,6 +27,7 @@ class RowLimits:
         pairs: Shown of a confusion class.
         ranked: Training samples of a confusion class, from each end.
         harm: Training samples by harm over all confusions, from the harmful end.
+        help: The same from the helpful end.
         listing: Of every other table.
         members: Of a group of duplicates.
     """
@@ -39,6 +40,7 @@ class RowLimits:
     pairs: int = 12
     ranked: int = 12
     harm: int = 500
+    help: int = 100
     listing: int = 1000
     members: int = 12
 

@@ -95,6 +95,7 @@ function listSamples() {
   list("harm", {
     text: (row) => [idOf(row[0]), labelOf(row[0])],
     size: 10,
+    chips: [{ title: "▲ Harmful", keep: (row) => row[4] > 0 }, { title: "▼ Helpful", keep: (row) => row[4] < 0 }],
     columns: [
       sampleColumn("Training sample", (row) => row[0]),
       { title: "Label", text: true, value: (row) => labelOf(row[0]), cell: (row) => labelCell(labelOf(row[0])) },

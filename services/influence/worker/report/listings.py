@@ -24,7 +24,9 @@ def class_pairs(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Se
 
 
 def harm(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
-    """Training samples by harm over all confusions."""
+    """Training samples by harm over all confusions: both ends."""
+    total = tables.count("harm")
+    found = [*tables.head("harm", limits.harm), *tables.tail("harm", min(limits.help, max(0, total - limits.harm)))]
     rows = [
         [
             book.sample("train", row["sample_id"], row["label"]),
@@ -34,9 +36,9 @@ def harm(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
             number(row["signed"], 4),
             number(row["positive"], 4),
         ]
-        for row in tables.head("harm", limits.harm)
+        for row in found
     ]
-    return Section(rows=rows, total=tables.count("harm"), pictures=[[row[0]] for row in rows])
+    return Section(rows=rows, total=total, pictures=[[row[0]] for row in rows])
 
 
 def advice(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:

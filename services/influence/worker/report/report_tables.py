@@ -50,6 +50,11 @@ class ReportTables:
             return _file_head(table, rows)
         return table.slice(0, rows).to_pylist()
 
+    def tail(self, name: str, rows: int) -> list[Row]:
+        """The last rows, whole, in their order."""
+        table = self.columns(name, *SCHEMAS[name].names)
+        return table.slice(max(0, table.num_rows - rows)).to_pylist()
+
     def matching(self, name: str, key: str, values: Sequence[str], columns: Sequence[str]) -> list[Row]:
         """Some columns of the rows whose `key` is among the values, in the order of the table."""
         table = self.columns(name, key, *columns)

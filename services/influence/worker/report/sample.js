@@ -2,6 +2,7 @@
 
 const DIALOG = document.getElementById("sample");
 let mentions = null;
+let openedBy = "";
 
 function goToSample(id) {
   const hash = `#sample=${encodeURIComponent(id)}`;
@@ -40,6 +41,7 @@ function placesOf(id) {
 function openSample(id) {
   const places = placesOf(id);
   DIALOG.replaceChildren(...(places.length ? places.flatMap(sampleView) : unknownSample(id)));
+  openedBy = location.hash;
   if (!DIALOG.open) DIALOG.showModal();
   DIALOG.scrollTop = 0;
 }
@@ -53,6 +55,16 @@ function unknownSample(id) {
     make("div", { class: "sample-head" }, make("div", null, make("h2", { id: "sample-title" }, make("bdi", null, id))), closeButton()),
     make("div", { class: "sample-body" }, make("p", { class: "empty" }, "This page shows nothing about a sample of this id. The Parquet files hold every sample.")),
   ];
+}
+
+/** The picture of an explained pair: the parts of two images that make them look alike. */
+function openExplanation(first, second, png) {
+  const names = `${brief(idOf(first))} and ${brief(idOf(second))}`;
+  const image = make("img", { src: `data:image/png;base64,${png}`, alt: `Parts of ${names} that make the two look alike` });
+  DIALOG.replaceChildren(
+    make("div", { class: "sample-head" }, make("div", null, make("h2", { id: "sample-title" }, "Why they look alike"), make("p", { class: "tag" }, make("bdi", null, names))), closeButton()),
+    make("div", { class: "sample-body" }, image));
+  DIALOG.showModal();
 }
 
 function sampleView(place, at) {
@@ -122,7 +134,9 @@ function safelyDecoded(text) {
 
 function prepareDialog() {
   DIALOG.addEventListener("close", () => {
-    if (location.hash.startsWith("#sample=")) history.replaceState(null, "", location.href.split("#")[0]);
+    const stillThere = openedBy && location.hash === openedBy; // else another link has been followed meanwhile
+    openedBy = "";
+    if (stillThere) history.replaceState(null, "", location.href.split("#")[0]);
   });
   DIALOG.addEventListener("click", (event) => event.target === DIALOG && DIALOG.close());
   addEventListener("hashchange", followHash);

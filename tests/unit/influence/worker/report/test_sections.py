@@ -17,7 +17,7 @@ from services.influence.worker.report.sample_book import NOBODY, SampleBook
 from services.influence.worker.report.section import number, probability
 from services.influence.worker.report.source import Difference, FindingChange
 from tests.report_full import full_tables
-from tests.report_sources import confusion_tables, findings_table, issues_table, make_table
+from tests.report_sources import confusion_tables, findings_table, harm_table, issues_table, make_table
 
 IDS = tuple(f"id{place}" for place in range(7))
 LABELS = tuple(f"label{place}" for place in range(7))
@@ -163,6 +163,14 @@ def test_leaks_come_before_other_duplicates() -> None:
     assert [(row[0], len(row[4]), row[5]) for row in few.rows] == [(2, 1, 2)]
 
 
+@pytest.mark.parametrize(("samples", "ranks"), [(3, [1, 2, 3]), (8, [1, 2, 3, 4, 5, 7, 8]), (6, [1, 2, 3, 4, 5, 6])])
+def test_harm_has_both_ends_and_nobody_twice(samples: int, ranks: list[int]) -> None:
+    tables = ReportTables({"harm": harm_table(samples)})
+    section = listings.harm(tables, SampleBook(), RowLimits(harm=5, help=2))
+    assert [row[1] for row in section.rows] == ranks
+    assert section.total == samples
+
+
 def test_quality_is_a_row_a_group_of_test_samples() -> None:
     rows = TABLES["quality"].to_pylist()
     rows.append({**rows[1], "metric": "map_at_r", "score": 0.1})
@@ -183,6 +191,9 @@ def test_tables_read_alike_from_memory_and_from_parquet(name: str, tmp_path: Pat
     assert memory.count(name) == file.count(name) == TABLES[name].num_rows
     for rows in (0, 1, 3, 100):
         assert memory.head(name, rows) == file.head(name, rows) == TABLES[name].slice(0, rows).to_pylist()
+        assert (
+            memory.tail(name, rows) == file.tail(name, rows) == TABLES[name].to_pylist()[-rows or len(TABLES[name]) :]
+        )
     columns = SCHEMAS[name].names[:2]
     assert memory.columns(name, *columns) == file.columns(name, *columns)
 
