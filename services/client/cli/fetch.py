@@ -30,7 +30,7 @@ def fetch(where: Where, *, job: str, file: str | None, output: Path | None, forc
     with influence_client(where) as client:
         if file is None:
             for name, size in _files(client.get_job(job)):
-                click.echo(printable(f"{name}\t{size}"))
+                click.echo(f"{printable(name)}\t{size}")
             return
         path = output or Path(Path(file).name)
         path = path / Path(file).name if path.is_dir() else path
