@@ -41,7 +41,16 @@ class Subject:
 
 
 def draw_explanation(explanation: Explanation, first: Subject, second: Subject, preprocessing: Preprocessing) -> bytes:
-    """The picture as PNG; the same explanation gives the same bytes.
+    """The picture of `explanation_picture` as PNG; the same explanation gives the same bytes."""
+    buffer = BytesIO()
+    explanation_picture(explanation, first, second, preprocessing).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def explanation_picture(
+    explanation: Explanation, first: Subject, second: Subject, preprocessing: Preprocessing
+) -> Image.Image:
+    """The picture, for those who want it in another format or size.
 
     Args:
         explanation: Of the pair.
@@ -55,7 +64,7 @@ def draw_explanation(explanation: Explanation, first: Subject, second: Subject, 
     picture.linked(one, other)
     picture.heated(one, other)
     picture.grouped(one, other)
-    return picture.png()
+    return picture.finished()
 
 
 def _seen(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -135,11 +144,9 @@ class _Picture:
                 height = self._group(group, MARGIN + place * step, (first, second))
             self._y += height + 48
 
-    def png(self) -> bytes:
+    def finished(self) -> Image.Image:
         """Cut to what was drawn."""
-        buffer = BytesIO()
-        self._sheet.crop((0, 0, WIDTH, self._y + MARGIN // 2)).save(buffer, "PNG", optimize=False)
-        return buffer.getvalue()
+        return self._sheet.crop((0, 0, WIDTH, self._y + MARGIN // 2))
 
     def _described(self, number: int, link: Link, color: tuple[int, int, int]) -> None:
         matched = self._explained.matched_similarity

@@ -13,7 +13,7 @@ from PIL import Image
 
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.jobs.explain import Explanation
-from eif_engine.jobs.picture import MARGIN, SECOND, TILE, WIDTH, Subject, draw_explanation
+from eif_engine.jobs.picture import MARGIN, SECOND, TILE, WIDTH, Subject, draw_explanation, explanation_picture
 from eif_engine.jobs.picture_marks import LINK_COLORS, Grid, heat, shown_links
 
 Pixels = NDArray[np.uint8]
@@ -70,6 +70,13 @@ def test_the_same_explanation_gives_the_same_bytes() -> None:
     assert one == two
     changed = replace(explained, similarity=0.8)
     assert draw_explanation(changed, subject, subject, PREPROCESSING) != one
+
+
+def test_the_picture_is_there_for_other_formats_too() -> None:
+    subject = Subject(GREY, "a", "b")
+    picture = explanation_picture(explanation({(0, 5): 0.4}), subject, subject, PREPROCESSING)
+    expected = drawn(explanation({(0, 5): 0.4}), sample_id="a", label="b")
+    np.testing.assert_array_equal(np.asarray(picture), expected)
 
 
 def test_both_images_stand_side_by_side_as_the_network_sees_them() -> None:
