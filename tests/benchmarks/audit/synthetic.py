@@ -34,13 +34,11 @@ def synthetic(
     moved_N = (true_N + torch.randint(1, classes, (train,), generator=generator)) % classes
     proxies_CD = F.normalize(head.embed(train_center_CL @ basis_LF), dim=1)
     names = [f"class-{code:05d}" for code in range(classes)]
+    train_labels = [names[code] for code in moved_N.where(wrong_N, true_N).tolist()]
+    test_labels = [f"other-{code:05d}" for code in test_M.tolist()]
     return (
-        _split("train", x_NF, [names[code] for code in moved_N.where(wrong_N, true_N).tolist()]),
-        _split(
-            "test",
-            _around(test_center_CL[test_M], basis_LF, generator),
-            [f"other-{code:05d}" for code in test_M.tolist()],
-        ),
+        _split("train", x_NF, train_labels),
+        _split("test", _around(test_center_CL[test_M], basis_LF, generator), test_labels),
         AuditModel(head=head, loss=ProxyNCA(proxies_CD, 3.0), classes=names),
         wrong_N,
     )
@@ -53,13 +51,11 @@ def _around(center_NL: Tensor, basis_LF: Tensor, generator: torch.Generator) -> 
 
 def _split(name: str, x_NF: Tensor, labels: list[str]) -> AuditSplit:
     count = len(labels)
+    first = 0 if name == "train" else 1 << 40  # no image of one split is in the other
     return AuditSplit(
         sample_ids=[f"{name}/{row:07d}.png" for row in range(count)],
         labels=labels,
         features_NF=x_NF,
-        digests=[
-            row.to_bytes(32, "big") if name == "train" else (row + (1 << 40)).to_bytes(32, "big")
-            for row in range(count)
-        ],
-        columns={"annotator": [f"annotator-{row * 7919 % 23:02d}" for row in range(count)]} if name == "train" else {},
+        digests=[(first + row).to_bytes(32, "big") for row in range(count)],
+        columns={"annotator": [f"annotator-{row * 7919 % 23:02d}" for row in range(count)]},
     )
