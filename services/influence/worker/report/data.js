@@ -1,7 +1,7 @@
 // The data of the page, and how numbers are written.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const PICTURES = JSON.parse(document.getElementById("pictures").textContent);
+const { samples: PICTURES, pairs: EXPLAINED } = JSON.parse(document.getElementById("pictures").textContent);
 const SECTIONS = DATA.sections;
 
 function sampleAt(place) {
@@ -23,7 +23,7 @@ function doubtOf(place) {
   return DATA.doubt[place];
 }
 
-const EXPLANATIONS = new Map(DATA.explanations.map(([first, second, png]) => [`${first} ${second}`, png]));
+const EXPLANATIONS = new Map(EXPLAINED.map(([first, second, png]) => [`${first} ${second}`, png]));
 
 const THOUSANDS = new Intl.NumberFormat("en-US");
 

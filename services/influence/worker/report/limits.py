@@ -10,7 +10,7 @@ MAX_ROW_BYTES = 5_000_000
 """Of the rows in it; past that, fewer rows are shown."""
 MAX_THUMBNAILS = 3000
 """Read from the object store at most."""
-MAX_EXPLANATION_BYTES = 2_000_000
+MAX_EXPLANATION_BYTES = 4 << 20
 """Of all pictures of explained pairs together."""
 
 

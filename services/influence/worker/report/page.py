@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,12 @@ from services.influence.worker.report.assets import content_policy, program, sty
 from services.influence.worker.report.key_figures import key_cards, other_cards
 from services.influence.worker.report.limits import MAX_FILE_BYTES
 from services.influence.worker.report.next_steps import next_steps
-from services.influence.worker.report.payload import Payload, data_text, make_payload, script_json
+from services.influence.worker.report.payload import Payload, make_payload
+from services.influence.worker.report.pictures import pictures_json
 from services.influence.worker.report.plots import detection_plot, harm_plot
 from services.influence.worker.report.proof_plot import DISTANCE, RECALL, proof_plot
 from services.influence.worker.report.report_tables import ReportTables
 from services.influence.worker.report.source import ReportSource
-from services.influence.worker.report.thumbnails import in_order_of_need, read_thumbnails
-
-_PICTURE_OVERHEAD = 16
-"""Bytes that a thumbnail takes beside its own, in JSON."""
 
 
 def write_report(path: Path, source: ReportSource) -> None:
@@ -34,24 +30,15 @@ def write_report(path: Path, source: ReportSource) -> None:
     payload = make_payload(source)
     page = _render(source, payload)
     room = MAX_FILE_BYTES - len(page.encode("utf-8", "replace"))
-    pictures = _pictures(source, payload, room)
+    pictures = pictures_json(source, payload, room=room)
     head, _, tail = page.rpartition(_PICTURES_PLACE)  # the last one: labels before it may say anything
     partial = path.with_name(f".{path.name}.part")
     with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-        file.writelines((head, script_json(pictures), tail))
+        file.writelines((head, pictures, tail))
     partial.replace(path)
 
 
 _PICTURES_PLACE = "@@pictures@@"
-
-
-def _pictures(source: ReportSource, payload: Payload, room: int) -> Mapping[int, str]:
-    order = list(in_order_of_need([section.pictures for section in payload.sections.values()]))
-    kept = set(order)
-    order += [place for place in range(len(payload.book)) if place not in kept]
-    max_bytes = max(0, room - _PICTURE_OVERHEAD * len(order)) * 3 // 4
-    found = read_thumbnails(source.thumbnails, payload.book.keys, order, max_bytes=max_bytes)
-    return {place: data_text(picture) for place, picture in found.items()}
 
 
 def _render(source: ReportSource, payload: Payload) -> str:

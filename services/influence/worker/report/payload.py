@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from services.influence.worker.report import label_issues, listings
 from services.influence.worker.report.confusions import confusion_classes
 from services.influence.worker.report.findings import findings
-from services.influence.worker.report.limits import MAX_EXPLANATION_BYTES, MAX_ROW_BYTES, RowLimits
+from services.influence.worker.report.limits import MAX_ROW_BYTES, RowLimits
 from services.influence.worker.report.report_tables import ReportTables
 from services.influence.worker.report.sample_book import SampleBook
 from services.influence.worker.report.section import Section, number, probability
@@ -57,11 +56,6 @@ def script_json(value: object) -> str:
     return text.translate(str.maketrans(_ESCAPES))
 
 
-def data_text(picture: bytes) -> str:
-    """Bytes as text."""
-    return base64.b64encode(picture).decode()
-
-
 def _gather(source: ReportSource, limits: RowLimits) -> Payload:
     tables, book = ReportTables(source.tables), SampleBook()
     quality, metrics = listings.quality(tables, limits)
@@ -84,7 +78,6 @@ def _gather(source: ReportSource, limits: RowLimits) -> Payload:
         "metrics": metrics,
         "harm": _harm_of(tables, book),
         "doubt": _doubt_of(tables, book),
-        "explanations": _explanations(source, book),
         "samples": book.rows(),
         "labels": book.labels,  # last: all of the above may speak of more
     }
@@ -114,14 +107,3 @@ def _doubt_of(tables: ReportTables, book: SampleBook) -> dict[int, list[Any]]:
         places[row["sample_id"]]: [probability(row["issue_probability"]), book.label(row["suggested_label"])]
         for row in found
     }
-
-
-def _explanations(source: ReportSource, book: SampleBook) -> Sequence[tuple[int, int, str]]:
-    """Pictures of explained pairs that the page shows, until their bytes are used up."""
-    places = {sample_id: place for place, (split, sample_id) in enumerate(book.keys) if split == "test"}
-    found, left = [], MAX_EXPLANATION_BYTES
-    for (sample_id, neighbor_id), png in source.explanations.items():
-        if sample_id in places and neighbor_id in places and len(png) <= left:
-            found.append((places[sample_id], places[neighbor_id], data_text(png)))
-            left -= len(png)
-    return found

@@ -69,7 +69,7 @@ def test_hostile_text_is_escaped_and_whole(tmp_path: Path) -> None:
     data = embedded(page, "data")
     assert set(HOSTILE) <= set(data["labels"])
     assert set(HOSTILE) <= {sample[0] for sample in data["samples"]}
-    assert len(embedded(page, "pictures")) == len(data["samples"])
+    assert len(embedded(page, "pictures")["samples"]) == len(data["samples"])
 
 
 def test_the_same_source_gives_the_same_file(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_file_is_bounded_however_large_the_pictures_are(tmp_path: Path) -> N
 
     page = written(large_source(findings=2000, album=Heavy()), tmp_path)
     assert MAX_FILE_BYTES * 0.98 < len(page.encode()) < MAX_FILE_BYTES
-    assert len(embedded(page, "pictures")) > 800
+    assert len(embedded(page, "pictures")["samples"]) > 800
 
 
 def test_long_labels_mean_fewer_rows_not_a_larger_file(tmp_path: Path) -> None:
@@ -125,11 +125,15 @@ def test_long_labels_mean_fewer_rows_not_a_larger_file(tmp_path: Path) -> None:
     assert f"{len(payload.sections['findings'].rows):,} of 3,000 are shown here" in written(source, tmp_path)
 
 
-def test_explanations_are_bounded(tmp_path: Path) -> None:
-    source = replace(full_source(), explanations={(HOSTILE[0], HOSTILE[1]): b"x" * 1_500_000, ("nobody", "else"): b"y"})
-    assert [len(entry[2]) for entry in embedded(written(source, tmp_path), "data")["explanations"]] == [2_000_000]
-    too_large = replace(full_source(), explanations={(HOSTILE[0], HOSTILE[1]): b"x" * 2_500_000})
-    assert embedded(written(too_large, tmp_path), "data")["explanations"] == []
+def test_explanations_are_bounded_and_leave_room_for_thumbnails(tmp_path: Path) -> None:
+    pair = (HOSTILE[0], HOSTILE[1])
+    source = replace(full_source(), explanations={pair: b"x" * 3_000_000, ("nobody", "else"): b"y"})
+    page = written(source, tmp_path)
+    pictures = embedded(page, "pictures")
+    assert [len(entry[2]) for entry in pictures["pairs"]] == [4_000_000]
+    assert len(pictures["samples"]) == len(embedded(page, "data")["samples"])
+    too_large = replace(full_source(), explanations={pair: b"x" * 4_300_000})
+    assert embedded(written(too_large, tmp_path), "pictures")["pairs"] == []
 
 
 def test_every_figure_of_an_audit_is_shown_once() -> None:
