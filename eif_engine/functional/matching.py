@@ -101,4 +101,4 @@ def additive_contributions(parts_UD: Tensor, parts_VD: Tensor) -> Tensor:
     whole_D, other_D = parts_UD.mean(dim=-2), parts_VD.mean(dim=-2)
     norms = torch.linalg.vector_norm(whole_D, dim=-1) * torch.linalg.vector_norm(other_D, dim=-1)
     pairs = parts_UD.shape[-2] * parts_VD.shape[-2]
-    return parts_UD @ parts_VD.transpose(-2, -1) / (pairs * norms)[..., None, None]
+    return torch.div(parts_UD @ parts_VD.transpose(-2, -1), (pairs * norms)[..., None, None])
