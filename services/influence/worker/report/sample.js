@@ -42,6 +42,7 @@ function openSample(id) {
   const places = placesOf(id);
   DIALOG.replaceChildren(...(places.length ? places.flatMap(sampleView) : unknownSample(id)));
   openedBy = location.hash;
+  DIALOG.classList.remove("wide");
   if (!DIALOG.open) DIALOG.showModal();
   DIALOG.scrollTop = 0;
 }
@@ -64,6 +65,7 @@ function openExplanation(first, second, png) {
   DIALOG.replaceChildren(
     make("div", { class: "sample-head" }, make("div", null, make("h2", { id: "sample-title" }, "Why they look alike"), make("p", { class: "tag" }, make("bdi", null, names))), closeButton()),
     make("div", { class: "sample-body" }, image));
+  DIALOG.classList.add("wide");
   DIALOG.showModal();
 }
 
