@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +13,10 @@ from services.client.cli.formats import to_json
 from services.client.cli.options import examples
 from services.client.cli.text import printable
 from services.client.cli.uris import is_uri
-from services.client.roundtrip.applying import Provenance, apply_decisions, provenance_path, recall, remember
-from services.client.roundtrip.errors import RoundTripError
-from services.client.roundtrip.label_studio import read_annotations
-from services.common.decisions import Decision, DecisionsInvalid, read_decisions
+
+if TYPE_CHECKING:
+    from services.client.roundtrip.applying import Provenance
+    from services.common.decisions import Decision
 
 _REVIEWED = "reviewed.csv"
 
@@ -52,6 +53,10 @@ def apply(
     What it was made of is written beside it, as NEW.provenance.json. Labels that were kept or given are remembered in
     a file that the next `eif audit` takes as --decisions, and does not ask about again. Nothing leaves this machine.
     """
+    from services.client.roundtrip.applying import apply_decisions, recall, remember
+    from services.client.roundtrip.errors import RoundTripError
+    from services.common.decisions import DecisionsInvalid
+
     if is_uri(manifest):
         raise InputError(f"{manifest}: the manifest is a file of this machine; copy it here first")
     memory = reviewed or output.with_name(_REVIEWED)
@@ -67,10 +72,15 @@ def apply(
 
 
 def _read(path: Path) -> list[Decision]:
+    from services.client.roundtrip.label_studio import read_annotations
+    from services.common.decisions import read_decisions
+
     return read_annotations(path) if path.name.lower().endswith(".json") else read_decisions(path)
 
 
 def _report(provenance: Provenance, output: Path, memory: Path, remembered: int) -> None:
+    from services.client.roundtrip.applying import provenance_path
+
     done = f"{provenance.relabelled} relabelled, {provenance.removed} removed, {provenance.kept} kept"
     forced = f", {provenance.stale} of them about another label than the manifest had" if provenance.stale else ""
     click.echo(f"{provenance.rows} samples: {done}{forced}", err=True)

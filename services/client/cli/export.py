@@ -16,10 +16,8 @@ from services.client.cli.failures import InputError
 from services.client.cli.options import COUNT, Where, examples, influence_client, influence_options
 from services.client.cli.text import printable
 from services.client.cli.uris import is_uri
-from services.client.roundtrip import fiftyone, flat, label_studio
 from services.client.roundtrip.errors import RoundTripError
 from services.client.roundtrip.images import Rewrite
-from services.client.roundtrip.manifest import samples
 from services.client.roundtrip.review import Review, ReviewItem, Split, review
 
 if TYPE_CHECKING:
@@ -79,6 +77,8 @@ def export(
 
     Needs eif-service[tables].
     """
+    from services.client.roundtrip.manifest import samples
+
     for path in filter(None, (output, label_config)):
         if path.exists() and not force:
             raise InputError(f"{path} is there already: name another, or give --force")
@@ -94,7 +94,9 @@ def export(
     except RoundTripError as error:
         raise InputError(str(error)) from error
     if label_config is not None:
-        label_config.write_text(label_studio.labelling_configuration(labels.seen), encoding="utf-8")
+        from services.client.roundtrip.label_studio import labelling_configuration
+
+        label_config.write_text(labelling_configuration(labels.seen), encoding="utf-8")
     _report(found, shown=len(items), output=output)
 
 
@@ -128,6 +130,8 @@ def _tables(client: InfluenceClient, job: str, split: Split) -> dict[str, pa.Tab
 def _write(
     form: ExportFormat, items: list[ReviewItem], output: Path, *, job: str, rewrites: tuple[Rewrite, ...]
 ) -> None:
+    from services.client.roundtrip import fiftyone, flat, label_studio
+
     match form:
         case ExportFormat.LABEL_STUDIO:
             _complete(output, lambda file: label_studio.write_tasks(items, file, job=job, rewrites=rewrites))

@@ -11,7 +11,6 @@ import click
 from services.client.cli import exit_codes
 from services.client.cli.failures import InputError
 from services.client.cli.formats import Format, cell, fields_of, to_json, write_rows
-from services.client.cli.gate_reports import junit, markdown
 from services.client.cli.options import Where, examples, influence_client, influence_options
 from services.client.cli.text import printable
 from services.client.gate import AuditVerdict, RuleResult, Verdict
@@ -65,6 +64,8 @@ def gate(
     outputs = {"--json": json_to, "--junit": junit_to, "--markdown": markdown_to}
     if sum(path == "-" for path in outputs.values()) > 1:
         raise click.UsageError("only one of --json, --junit and --markdown can go to standard output")
+    from services.client.cli.gate_reports import junit, markdown
+
     text = _read_policy(policy) if policy else ""
     with influence_client(where) as client:
         verdict = client.evaluate_audit(job, baseline=baseline, policy=text)
