@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -185,6 +186,20 @@ class TestChanges:
         got = await compare(influence, nothing, before)
         assert [change.change for change in got.changes] == [FIXED] * 4
         assert list((await compare(influence, nothing, nothing, changes=[PERSISTING])).counts) == []
+
+
+async def test_many_at_a_time(influence: Influence, after: str, before: str) -> None:
+    text = policy("name: leaks, findings: leak, max_new: 1", "name: outliers, findings: outlier, max_count: 9")
+    verdicts = asyncio.gather(*(evaluate(influence, after, baseline=before, policy=text) for _ in range(20)))
+    pages = asyncio.gather(
+        *(compare(influence, *pair) for _ in range(10) for pair in ((after, before), (before, after)))
+    )
+    first, *others = await verdicts
+    assert (first.verdict, all(other == first for other in others)) == (FAIL, True)
+    found = [[(change.change, change.finding_id) for change in page.changes] for page in await pages]
+    assert found[::2] == [found[0]] * 10
+    turned = {NEW: FIXED, FIXED: NEW}
+    assert all(sorted((turned[change], one) for change, one in page) == sorted(found[0]) for page in found[1::2])
 
 
 class TestWhatIsRefused:
