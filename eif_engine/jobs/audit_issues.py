@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import AuditModel, Columns
 from eif_engine.functional.neighbors import blocks
-from eif_engine.functional.review_curve import canary_recall, review_curve
+from eif_engine.functional.review_curve import canary_recall, expected_wrong, review_curve
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.audit_data import AuditData, Samples
 from eif_engine.jobs.audit_influence import Influence
@@ -33,12 +33,14 @@ class Issues:
         report: Of find_issues.
         reviewed_N: Samples whose label people have found right.
         flagged_N: Labels that look wrong and are not reviewed.
+        expected_N: Expected share of wrong labels among samples that score like each, told by planted flips.
         relabel_N: Class index that each sample should have: the given one unless flagged.
     """
 
     report: IssueReport
     reviewed_N: NDArray[np.bool_]
     flagged_N: NDArray[np.bool_]
+    expected_N: NDArray[np.float64]
     relabel_N: NDArray[np.int64]
 
 
@@ -78,6 +80,7 @@ def train_issues(
         report=report,
         reviewed_N=reviewed_N,
         flagged_N=flagged_N,
+        expected_N=expected_wrong(report.issue_score_N, report.canary_score_B),
         relabel_N=np.where(flagged_N, report.suggested_label_N, given_N),
     )
 
@@ -130,8 +133,9 @@ def issues_table(issues: Issues, train: Samples) -> Columns:
 
 def canary_table(issues: Issues, config: AuditConfig) -> Columns:
     """The table `canary`: budgets are spent on samples that are not reviewed."""
-    open_A = issues.report.issue_score_N[~issues.reviewed_N]
-    points = review_curve(open_A, issues.report.canary_score_B, sorted(set(config.review_budgets)))
+    report, open_N = issues.report, ~issues.reviewed_N
+    budgets = sorted(set(config.review_budgets))
+    points = review_curve(report.issue_score_N[open_N], issues.expected_N[open_N], report.canary_score_B, budgets)
     return {
         "budget_share": [point.share for point in points],
         "budget": [point.budget for point in points],
@@ -151,5 +155,5 @@ def issue_figures(issues: Issues) -> dict[str, float]:
         "canary_recall": canary_recall(report.canary_score_B, report.flag_above),
     }
     if flagged_N.any():
-        figures["canary_precision"] = float(report.issue_score_N[flagged_N].mean())
+        figures["canary_precision"] = float(issues.expected_N[flagged_N].mean())
     return figures
