@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def findings(tables: ReportTables, book: SampleBook, limits: RowLimits, differen
     shown = tables.columns("findings", *COLUMNS).take(fair_rows(kinds, limits.findings)).to_pylist()
     changes = {} if difference is None else {each.finding_id: each.change for each in difference.changes}
     fixed = [] if difference is None else [each for each in difference.changes if each.change == "fixed"]
-    splits = _splits_of_duplicates(tables)
+    splits = _splits_of_duplicates(tables, [*shown, *map(vars, fixed)])
     rows = [_finding(row, changes.get(row["finding_id"], ""), book, splits) for row in shown]
     rows += [_finding(vars(each), "fixed", book, splits) for each in fixed[: limits.findings]]
     return Section(rows=rows, total=len(kinds) + len(fixed))
@@ -47,9 +47,10 @@ def fair_rows(kinds: np.ndarray[Any, Any], limit: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(kept))
 
 
-def _splits_of_duplicates(tables: ReportTables) -> Mapping[str, str]:
-    table = tables.columns("duplicates", "sample_id", "split")
-    return {row["sample_id"]: row["split"] for row in table.to_pylist()}
+def _splits_of_duplicates(tables: ReportTables, rows: Sequence[Row]) -> Mapping[str, str]:
+    pairs = [(row["sample_id"], row["other_id"]) for row in rows if row["kind"] == "label_conflict"]
+    found = tables.matching("duplicates", "sample_id", [each for pair in pairs for each in pair], ("split",))
+    return {row["sample_id"]: row["split"] for row in found}
 
 
 def _finding(row: Row, change: str, book: SampleBook, splits: Mapping[str, str]) -> list[Any]:

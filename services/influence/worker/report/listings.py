@@ -1,13 +1,9 @@
-"""The plainer tables: classes and their pairs, duplicates, outliers, roll-ups, quality, and harm by sample."""
+"""The plainer tables: classes and their pairs, outliers, roll-ups, quality, and harm by sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
-
 from services.influence.worker.report.limits import RowLimits
-from services.influence.worker.report.report_tables import ReportTables, Row
+from services.influence.worker.report.report_tables import ReportTables
 from services.influence.worker.report.sample_book import SampleBook
 from services.influence.worker.report.section import Section, number
 
@@ -59,34 +55,6 @@ def advice(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section
         for row in tables.head("advice", limits.listing)
     ]
     return Section(rows=rows, total=tables.count("advice"))
-
-
-def duplicates(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:
-    """A row a group; leaks and label conflicts first."""
-    table = tables.columns("duplicates", "group", "leak", "label_conflict")
-    groups = dict.fromkeys(table["group"].to_pylist())
-    grave = {row["group"]: (not row["leak"], not row["label_conflict"]) for row in table.to_pylist()}
-    kept = set(sorted(groups, key=lambda group: (*grave[group], group))[: limits.listing])
-    members = [row for row in tables.head("duplicates", tables.count("duplicates")) if row["group"] in kept]
-    rows = [_group(list(rows), book, limits.members) for _, rows in groupby(members, key=lambda row: row["group"])]
-    rows.sort(key=lambda row: (not row[1], not row[2], row[0]))
-    return Section(
-        rows=rows, total=len(groups), pictures=[[member[0] for member in row[4][: limits.members]] for row in rows]
-    )
-
-
-def _group(members: Sequence[Row], book: SampleBook, most: int) -> list[Any]:
-    shown = [
-        [
-            book.sample(row["split"], row["sample_id"], row["label"]),
-            number(row["similarity"]),
-            int(row["exact"]),
-        ]
-        for row in members[:most]
-    ]
-    first = members[0]
-    exact = all(row["exact"] for row in members[1:])
-    return [first["group"], int(first["leak"]), int(first["label_conflict"]), int(exact), shown, len(members)]
 
 
 def outliers(tables: ReportTables, book: SampleBook, limits: RowLimits) -> Section:

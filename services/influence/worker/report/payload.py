@@ -9,6 +9,7 @@ from typing import Any
 
 from services.influence.worker.report import label_issues, listings
 from services.influence.worker.report.confusions import confusion_classes
+from services.influence.worker.report.duplicates import duplicates
 from services.influence.worker.report.findings import findings
 from services.influence.worker.report.limits import MAX_ROW_BYTES, RowLimits
 from services.influence.worker.report.report_tables import ReportTables
@@ -63,7 +64,7 @@ def _gather(source: ReportSource, limits: RowLimits) -> Payload:
         "confusions": confusion_classes(tables, book, limits),
         "issues": label_issues.label_issues(tables, book, limits),
         "test_issues": label_issues.doubtful_test_labels(tables, book, limits),
-        "duplicates": listings.duplicates(tables, book, limits),
+        "duplicates": duplicates(tables, book, limits),
         "outliers": listings.outliers(tables, book, limits),
         "harm": listings.harm(tables, book, limits),
         "set_aside": label_issues.set_aside(tables, book, limits),

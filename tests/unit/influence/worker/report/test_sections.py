@@ -10,6 +10,7 @@ import pytest
 from services.influence.tables import SCHEMAS
 from services.influence.worker.report import label_issues, listings
 from services.influence.worker.report.confusions import confusion_classes, query_runs
+from services.influence.worker.report.duplicates import duplicates
 from services.influence.worker.report.findings import fair_rows, findings
 from services.influence.worker.report.limits import RowLimits
 from services.influence.worker.report.report_tables import ReportTables
@@ -156,11 +157,28 @@ def test_findings_name_samples_of_the_right_split() -> None:
 
 
 def test_leaks_come_before_other_duplicates() -> None:
-    section = listings.duplicates(ReportTables(TABLES), SampleBook(), LIMITS)
+    section = duplicates(ReportTables(TABLES), SampleBook(), LIMITS)
     assert [(row[0], row[1], row[3], row[5]) for row in section.rows] == [(2, 1, 1, 2), (1, 0, 0, 2)]
-    few = listings.duplicates(ReportTables(TABLES), SampleBook(), RowLimits(listing=1, members=1))
+    few = duplicates(ReportTables(TABLES), SampleBook(), RowLimits(listing=1, members=1))
     assert few.total == 2
     assert [(row[0], len(row[4]), row[5]) for row in few.rows] == [(2, 1, 2)]
+
+
+def test_a_group_of_any_size_has_a_few_members_and_its_size() -> None:
+    blank = TABLES["duplicates"].to_pylist()[0]
+    rows = [{**blank, "group": 1, "sample_id": f"a{place}", "exact": True} for place in range(50)]
+    rows += [{**blank, "group": 2, "sample_id": f"b{place}", "exact": place != 30} for place in range(40)]
+    section = duplicates(ReportTables({"duplicates": make_table("duplicates", rows)}), SampleBook(), LIMITS)
+    assert [(row[0], row[3], len(row[4]), row[5]) for row in section.rows] == [(1, 1, 12, 50), (2, 0, 12, 40)]
+    assert duplicates(ReportTables({}), SampleBook(), LIMITS).rows == []
+
+
+def test_a_label_conflict_names_samples_of_their_splits() -> None:
+    row = {**TABLES["findings"].to_pylist()[0], "kind": "label_conflict", "sample_id": "id3", "other_id": "id2"}
+    found = {"findings": make_table("findings", [row]), "duplicates": TABLES["duplicates"]}
+    book = SampleBook()
+    (shown,) = findings(ReportTables(found), book, LIMITS, None).rows
+    assert [book.keys[place] for place in shown[3:5]] == [("test", "id3"), ("train", "id2")]
 
 
 @pytest.mark.parametrize(("samples", "ranks"), [(3, [1, 2, 3]), (8, [1, 2, 3, 4, 5, 7, 8]), (6, [1, 2, 3, 4, 5, 6])])
