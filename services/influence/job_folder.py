@@ -47,6 +47,7 @@ def remove_folder(state_dir: Path, uid: str) -> None:
 def _request(job: Job) -> JobRequest:
     return JobRequest(
         name=job.name,
+        display_name=job.display_name,
         uid=job.uid,
         attempt=job.attempt,
         spec=job.spec,

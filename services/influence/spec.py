@@ -227,12 +227,14 @@ class JobRequest(Frozen):
 
     Attributes:
         name: Resource name of the job.
+        display_name: Its title for people; may be empty.
         uid: Results go to `<output_uri_prefix>/<uid>/`.
         referred: What the spec points to in another job, resolved by the control plane: the ranking table behind
             `samples.harmful`, or MANIFEST.json of `previous_audit`.
     """
 
     name: str
+    display_name: str = ""
     uid: str
     attempt: int
     spec: JobSpec

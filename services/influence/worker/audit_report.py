@@ -35,6 +35,7 @@ def write_audit_report(
     with SampleReader(job.store, workers=job.settings.read_threads, scratch=job.scratch) as reader:
         source = ReportSource(
             job=job.request.name,
+            display_name=job.request.display_name,
             created=datetime.now(UTC),
             provenance=provenance,
             figures=figures,
