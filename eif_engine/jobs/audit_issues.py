@@ -21,6 +21,9 @@ from eif_engine.jobs.audit_neighbors import Neighbors
 from eif_engine.jobs.issues import IssueReport, find_issues
 from eif_engine.types import Progress
 
+BLOCK_BYTES = 16 * 2**20
+"""Of a matrix of the probe; each thread works on about ten at a time."""
+
 ENOUGH_CANARIES = 2000
 """Canaries beyond which further copies tell no more; large training sets get fewer copies."""
 
@@ -70,7 +73,7 @@ def train_issues(
         near=near.train,
         embedding_near=near.train_embedding,
         threads=threads,
-        config=enough_copies(config.issues, len(train)),
+        config=fitted(config.issues, len(train)),
         progress=progress,
     )
     reviewed_N = np.array([pair in reviewed for pair in zip(train.ids, train.labels, strict=True)], dtype=bool)
@@ -85,10 +88,14 @@ def train_issues(
     )
 
 
-def enough_copies(config: IssueConfig, samples: int) -> IssueConfig:
-    """With as few copies as hold canaries enough."""
+def fitted(config: IssueConfig, samples: int) -> IssueConfig:
+    """With as few copies as hold canaries enough, and in blocks that several threads can hold."""
     copies = math.ceil(ENOUGH_CANARIES / max(1, round(config.canary_fraction * samples)))
-    return replace(config, canary_copies=min(config.canary_copies, copies))
+    return replace(
+        config,
+        canary_copies=min(config.canary_copies, copies),
+        block_bytes=min(config.block_bytes, BLOCK_BYTES),
+    )
 
 
 def losses(train: Samples, model: AuditModel) -> torch.Tensor:
