@@ -23,6 +23,9 @@ RIDGE = 1e-3
 RECALLS = (0.4, 0.5, 0.6, 0.7, 0.8)
 """Recalls of canaries at which the share of wrong labels is read."""
 
+FEW_RECALLS = (0.1, 0.2, 0.3)
+"""Recalls at which it is read too where the least is looked for."""
+
 MOST_WRONG = 0.5
 """More wrong labels than that cannot be told from right ones."""
 
@@ -39,15 +42,27 @@ class Doubt:
         return torch.sigmoid(self.slope * score_N.double() + self.bias)
 
 
-def wrong_share(score_N: Tensor, canary_score_B: Tensor) -> float:
-    """Share of wrong labels, in [0, 0.5].
+def wrong_share(score_N: Tensor, canary_score_B: Tensor) -> tuple[float, float]:
+    """The least and a likely share of wrong labels, in [0, 0.5].
 
     Were only wrong labels above a threshold, the share would be what lies above it, over the recall of canaries there.
-    Low thresholds let right labels in, high ones leave few examples: the median of several readings is taken.
+    Low thresholds let right labels in, so every reading is too high where right ones look odd too, and the least of
+    them is what the scores cannot be explained without (as in Blanchard et al., JMLR 2010). Where wrong labels stand
+    out the readings agree. Where they do not, being flips to similar classes, the least is too low, and the median of
+    those at which there are many canaries is the better guess.
     """
-    scores_B = canary_score_B.double()
-    readings = [float((score_N >= torch.quantile(scores_B, 1 - recall)).double().mean()) / recall for recall in RECALLS]
-    return min(sorted(readings)[len(readings) // 2], MOST_WRONG)
+    above = [_above(score_N, canary_score_B.double(), recall) for recall in (*FEW_RECALLS, *RECALLS)]
+    recalls, count = (*FEW_RECALLS, *RECALLS), max(1, len(score_N))
+    # Few samples lie above a high threshold: each count is read one standard error higher (Poisson).
+    least = min((k + 1 + (k + 0.75) ** 0.5) / count / recall for k, recall in zip(above, recalls, strict=True))
+    readings = sorted(k / count / recall for k, recall in zip(above, recalls, strict=True) if recall in RECALLS)
+    likely = min(readings[len(readings) // 2], MOST_WRONG)
+    return min(least, likely), likely
+
+
+def _above(score_N: Tensor, canary_score_B: Tensor, recall: float) -> int:
+    """Samples that score at least as high as this share of the canaries."""
+    return int((score_N >= torch.quantile(canary_score_B, 1 - recall)).sum())
 
 
 def fit_doubt(score_N: Tensor, canary_score_B: Tensor, share: float) -> Doubt:

@@ -158,6 +158,7 @@ def issue_figures(issues: Issues) -> dict[str, float]:
         "label_issues": float(flagged_N.sum()),
         "label_issue_share": float(flagged_N.mean()),
         "estimated_noise": report.estimated_noise,
+        "likely_noise": report.likely_noise,
         "reviewed": float(issues.reviewed_N.sum()),
         "canary_recall": canary_recall(report.canary_score_B, report.flag_above),
     }

@@ -29,15 +29,17 @@ class IssueReport:
     """What was found; arrays that end in N have one entry per training sample.
 
     Attributes:
-        issue_score_N: P(given label is wrong), in [0, 1].
-        suggested_label_N: The most probable label; the given one where that is it.
+        issue_score_N: P(given label is wrong), in [0, 1], given `estimated_noise`.
+        suggested_label_N: The most probable label given `likely_noise`; the given one where that is it.
         suggested_probability_N: Its probability, in [0, 1].
         alternative_label_N: The most probable label other than the given one.
         alternative_probability_N: Its probability, in [0, 1].
         neighbor_rows_NK: The nearest neighbours in penultimate space that carry the suggested label; -1 where fewer.
         parts: Every part of the evidence by name; higher is more doubtful. `loss` and `influence` are as given.
         part_weights: Weight of each part in the score, per standard deviation of the part; 0 where only reported.
-        estimated_noise: Share of given labels that are wrong, in [0, 0.5].
+        estimated_noise: Share of given labels that are wrong, in [0, 0.5]: the least that explains the scores. Scores
+            and flags go by it, so that labels which only look odd raise few alarms.
+        likely_noise: A likely share, which is higher where wrong labels do not stand out; suggestions go by it.
         flag_above: Score from which a label counts as flagged.
         canary_recall: Share of planted flips that are flagged.
         canary_score_B: Issue score of each planted flip, of all copies; ascending.
@@ -53,6 +55,7 @@ class IssueReport:
     parts: dict[str, NDArray[np.float64]]
     part_weights: dict[str, float]
     estimated_noise: float
+    likely_noise: float
     flag_above: float
     canary_recall: float
     canary_score_B: NDArray[np.float64]
@@ -117,23 +120,26 @@ def find_issues(
 
     weight_P = _weights(evidence)
     score_N, canary_score_B = evidence.doubt_NP @ weight_P, planted.evidence.doubt_NP @ weight_P
-    noise = wrong_share(score_N, canary_score_B)
-    doubt = fit_doubt(score_N, canary_score_B, noise)
+    least, likely = wrong_share(score_N, canary_score_B)
+    doubt = fit_doubt(score_N, canary_score_B, least)
     wrong_N, canary_wrong_B = doubt.probability(score_N), doubt.probability(canary_score_B)
-    other_N, other_probability_N = _alternative(evidence, wrong_N, planted)
-    keep_N = 1 - wrong_N >= other_probability_N
+    # A flag says that a label is wrong, a suggestion what it is if one has to choose: that goes by the likely share.
+    maybe_N = fit_doubt(score_N, canary_score_B, likely).probability(score_N)
+    other_N, other_probability_N = _alternative(evidence, maybe_N, planted)
+    keep_N = 1 - maybe_N >= other_probability_N
     label_N = labels_N.where(keep_N, other_N)
     parts = dict(zip(PART_WEIGHTS, evidence.doubt_NP.unbind(1), strict=True)) | reported
     return IssueReport(
         issue_score_N=_numbers(wrong_N),
         suggested_label_N=label_N.cpu().numpy(),
-        suggested_probability_N=_numbers((1 - wrong_N).where(keep_N, other_probability_N)),
+        suggested_probability_N=_numbers((1 - maybe_N).where(keep_N, other_probability_N)),
         alternative_label_N=other_N.cpu().numpy(),
         alternative_probability_N=_numbers(other_probability_N),
         neighbor_rows_NK=supporters(spaces.penultimate.near, labels_N, label_N, config.shown_neighbors).cpu().numpy(),
         parts={name: _numbers(part_N) for name, part_N in parts.items()},
         part_weights=dict.fromkeys(reported, 0.0) | PART_WEIGHTS,
-        estimated_noise=noise,
+        estimated_noise=least,
+        likely_noise=likely,
         flag_above=config.flag_above,
         canary_recall=float((canary_wrong_B >= config.flag_above).double().mean()),
         canary_score_B=np.sort(_numbers(canary_wrong_B)),
