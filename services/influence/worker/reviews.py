@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eif_engine.errors import InvalidInput
-from services.common.decisions import FORMATS, MAX_BYTES, DecisionKind, DecisionsInvalid, read_decisions
+from services.common.decisions import FORMATS, MAX_BYTES, DecisionsInvalid, read_decisions, reviewed_labels
 from services.influence.spec import Artifact
 from services.influence.worker.job import Job
 
@@ -12,7 +12,7 @@ Reviewed = frozenset[tuple[str, str]]
 
 
 def fetch_reviewed(job: Job, decisions: Artifact | None) -> Reviewed:
-    """The samples whose label was kept, by the newest decision about each.
+    """Samples and the labels that people have found right, or have given, by the newest decision about each.
 
     Raises:
         EifError: ARGUMENT_INVALID that names file, line and field; OBJECT_NOT_FOUND, OBJECT_DIGEST_MISMATCH.
@@ -26,8 +26,6 @@ def fetch_reviewed(job: Job, decisions: Artifact | None) -> Reviewed:
     path = job.scratch / f"decisions{suffix}"
     job.store.download(decisions.uri, path, max_bytes=MAX_BYTES, sha256=decisions.sha256)
     try:
-        newest = {decision.sample_id: decision for decision in read_decisions(path, decisions.uri)}
+        return frozenset(reviewed_labels(read_decisions(path, decisions.uri)))
     except DecisionsInvalid as error:
         raise InvalidInput(str(error), uri=decisions.uri, line=error.line, field=error.field) from error
-    kept = (decision for decision in newest.values() if decision.kind is DecisionKind.KEEP)
-    return frozenset((decision.sample_id, decision.label) for decision in kept)

@@ -173,4 +173,4 @@ def test_the_rows_of_each_query_are_found(runs: list[tuple[str, int]]) -> None:
             for query_id, span in table.spans.items()
         }
     assert found == {query_id: [query_id] * count for query_id, count in runs}
-    assert set(SCHEMAS) == {"ranking", "pairs", "relabel", "quarantine"}
+    assert {"ranking", "pairs", "relabel", "quarantine"} <= set(SCHEMAS)
