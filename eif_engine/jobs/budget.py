@@ -109,9 +109,9 @@ class Sizes:
         return self._fixed() + queries * self._query(samples, most_rows)
 
     def base_bytes(self, samples: int) -> int:
-        """What does not depend on the queries, for all samples: features, embeddings, cosines and losses at theta_0."""
+        """What does not depend on the queries, for all samples: features, embeddings, cosines and what losses keep."""
         return (
-            self.item * samples * (self.feature_dim + (2 + self.random) * self.embedding_dim + 2 * self.representatives)
+            self.item * samples * (self.feature_dim + (2 + self.random) * self.embedding_dim + 3 * self.representatives)
         )
 
     def least_bytes(self, *, samples: int, most_rows: int) -> int:
