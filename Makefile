@@ -126,7 +126,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: setup ## Resolve the dependencies again into requirements.lock and deploy/locks
 	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
 	@for image in influence:server worker:engine embedding:embedding; do \
-		$(COMPILE) pyproject.toml --extra $${image#*:} --constraint requirements.lock -o $(LOCKS)/$${image%:*}.lock; done
+		$(COMPILE) pyproject.toml --extra $${image#*:} --extra tracing --constraint requirements.lock -o $(LOCKS)/$${image%:*}.lock; done
 	@$(COMPILE) $(LOCKS)/gen.in -o $(LOCKS)/gen.lock
 
 .PHONY: clean
