@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.addresses import check_address
+from services.common.calls import CallInterceptor, CallObserver
+from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.health import HealthServicer
+from services.common.protection import Protection
 from services.common.ready import announce
-from services.common.telemetry import CallLogInterceptor
+from services.common.telemetry import CallLog
 
 DEFAULT_MAX_RECEIVE_BYTES = 4 << 20
 DEFAULT_GRACE_SECONDS = 30.0
@@ -26,18 +29,6 @@ still queued when a server closes with CANCELLED, which clients rightly do not t
 
 Register = Callable[[grpc.aio.Server], object]
 """Adds a servicer to a server: `partial(add_XServicer_to_server, servicer)`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interceptors:
-    """Server interceptors by what they do; they run in this order, after the call log, which sees every refusal."""
-
-    admission: Sequence[grpc.aio.ServerInterceptor] = ()
-    authentication: Sequence[grpc.aio.ServerInterceptor] = ()
-    authorization: Sequence[grpc.aio.ServerInterceptor] = ()
-
-    def in_order(self) -> list[grpc.aio.ServerInterceptor]:
-        return [CallLogInterceptor(), *self.admission, *self.authentication, *self.authorization]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +59,9 @@ async def start_server(
     listen: str,
     services: Mapping[str, Register],
     insecure: bool = False,
+    protection: Protection = Protection(),
     max_receive_bytes: int = DEFAULT_MAX_RECEIVE_BYTES,
-    max_connection_age_s: float | None = 600.0,
-    interceptors: Interceptors = Interceptors(),
+    observers: Sequence[CallObserver] = (),
     stopping: asyncio.Event | None = None,
 ) -> RunningServer:
     """Bind, register and start.
@@ -79,26 +70,27 @@ async def start_server(
         listen: `host:port`; port 0 takes a free one.
         services: How to register each service, by its full name.
         insecure: Allow an address that other machines can reach, although traffic is plain text.
+        protection: TLS, limits, who callers are and what they may do.
         max_receive_bytes: Of one message from a client.
-        max_connection_age_s: After which a connection is asked to close, so that clients spread over new servers;
-            calls that run on it have an hour to end. None: never.
-        interceptors: In front of every service.
+        observers: Told of every call, also of those that are refused.
         stopping: Shared with servicers whose streams wait; a new one when not given.
 
     Raises:
         ServiceError: ARGUMENT_INVALID when the address cannot be used.
     """
-    check_address(listen, insecure=insecure)
+    check_address(listen, insecure=insecure, encrypted=protection.credentials is not None)
     server = grpc.aio.server(
-        interceptors=interceptors.in_order(), options=_options(max_receive_bytes, max_connection_age_s)
+        interceptors=[CallInterceptor([*observers, CallLog()]), *protection.interceptors.in_order()],
+        options=_options(max_receive_bytes, protection.connections),
     )
     for register in services.values():
         register(server)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    address = _bind(server, listen)
+    if protection.reflection:
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    address = _bind(server, listen, protection.credentials)
     await server.start()
     for name in ("", *services):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -149,32 +141,9 @@ async def _drain(
         await drain
 
 
-def check_address(listen: str, *, insecure: bool) -> None:
-    """Refuse an address without a port, and one that other machines can reach unless that is allowed."""
-    host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise ServiceError("ARGUMENT_INVALID", f"listen address {listen!r} must be host:port", field="listen")
-    if not insecure and not _is_loopback(host):
-        raise ServiceError(
-            "ARGUMENT_INVALID",
-            f"refusing to listen on {listen}: traffic is plain text and other machines could reach it; "
-            "listen on 127.0.0.1, or allow it with insecure=true behind something that encrypts",
-            field="listen",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _bind(server: grpc.aio.Server, listen: str) -> str:
-    try:
-        port = server.add_insecure_port(listen)
+        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError:
         port = 0
     if not port:
@@ -186,18 +155,5 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     return f"{listen.rpartition(':')[0]}:{port}"
 
 
-def _options(max_receive_bytes: int, max_connection_age_s: float | None) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.so_reuseport", 0),  # by default a second server would take the same port, silently
-        ("grpc.max_receive_message_length", max_receive_bytes),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
-    ]
-    if max_connection_age_s is not None:
-        options += [
-            ("grpc.max_connection_age_ms", int(max_connection_age_s * 1000)),
-            ("grpc.max_connection_age_grace_ms", 3_600_000),
-        ]
-    return options
+def _options(max_receive_bytes: int, connections: Connections) -> list[tuple[str, int]]:
+    return [("grpc.max_receive_message_length", max_receive_bytes), *connections.as_options()]
