@@ -35,6 +35,10 @@ class Neighborhood:
         """The nearest `count` of each row, or all where there are fewer."""
         return Neighborhood(self.neighbor_QK[:, :count], self.distance_QK[:, :count])
 
+    def take(self, rows_B: Tensor) -> Neighborhood:
+        """Of some of the rows."""
+        return Neighborhood(self.neighbor_QK[rows_B], self.distance_QK[rows_B])
+
     def replaced(self, rows_Q: Tensor, other: Neighborhood) -> Neighborhood:
         """With the neighbours of some rows taken from elsewhere."""
         return Neighborhood(

@@ -50,30 +50,47 @@ class HeldOut:
 
     def log_likelihood(self, pull: Pull) -> Tensor:
         """(B, C) up to a constant per row; minus infinity for other classes that are not known."""
-        square_BC, length_BC, along_BC = self._geometry
-        along_BC = along_BC - pull.mean * length_BC
-        square_BC = square_BC - pull.mean * (2 * along_BC + pull.mean * length_BC)
-        spread_BC = 1 + pull.variance * length_BC
-        found_BC = -0.5 * (square_BC - pull.variance * along_BC.square() / spread_BC + spread_BC.log())
         own_BL = self.labels_B[:, None]
+        found_BC = -0.5 * self._square_BC if pull == Pull() else self._pulled(pull)
         given_BL = found_BC.gather(1, own_BL)  # for c = b the line has no length: t plays no part
-        return found_BC.masked_fill(~self.known_C, -torch.inf).scatter(1, own_BL, given_BL)
+        return found_BC.masked_fill_(~self.known_C, -torch.inf).scatter_(1, own_BL, given_BL)
 
     def position(self, classes_B: Tensor) -> tuple[Tensor, Tensor]:
         """Inner product of `v - mu_c` and `mu_b - mu_c` for a class c per sample (B,), and `|mu_b - mu_c|^2` (B,)."""
         line_BF = self.mean_CF[self.labels_B] - self.mean_CF[classes_B]
         return ((self.a_BF - self.mean_CF[classes_B]) * line_BF).sum(dim=1), line_BF.square().sum(dim=1)
 
+    def _pulled(self, pull: Pull) -> Tensor:
+        length_BC, along_BC = self._line
+        along_BC = along_BC - pull.mean * length_BC
+        square_BC = self._square_BC - pull.mean * (2 * along_BC + pull.mean * length_BC)
+        spread_BC = 1 + pull.variance * length_BC
+        square_BC.sub_(along_BC.square_().mul_(pull.variance).div_(spread_BC)).add_(spread_BC.log_())
+        return square_BC.mul_(-0.5)
+
     @cached_property
-    def _geometry(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`|v - mu_c|^2`, `|mu_b - mu_c|^2` and `(v - mu_c).(mu_b - mu_c)`, each (B, C)."""
-        given_BF, norm_C = self.mean_CF[self.labels_B], self.mean_CF.square().sum(dim=1)
-        dot_BC, given_dot_BC = self.a_BF @ self.mean_CF.T, given_BF @ self.mean_CF.T
-        square_BC = self.a_BF.square().sum(dim=1, keepdim=True) - 2 * dot_BC + norm_C
-        length_BC = (given_BF.square().sum(dim=1, keepdim=True) - 2 * given_dot_BC + norm_C).clamp_min(0)
-        along_BC = (self.a_BF * given_BF).sum(dim=1, keepdim=True) - dot_BC - given_dot_BC + norm_C
+    def _norm_C(self) -> Tensor:
+        return self.mean_CF.square().sum(dim=1)
+
+    @cached_property
+    def _dot_BC(self) -> Tensor:
+        return self.a_BF @ self.mean_CF.T
+
+    @cached_property
+    def _square_BC(self) -> Tensor:
+        """`|v - mu_c|^2`."""
+        return (self._norm_C - 2 * self._dot_BC).add_(self.a_BF.square().sum(dim=1, keepdim=True))
+
+    @cached_property
+    def _line(self) -> tuple[Tensor, Tensor]:
+        """`|mu_b - mu_c|^2` and `(v - mu_c).(mu_b - mu_c)`, each (B, C)."""
+        given_U, place_B = self.labels_B.unique(return_inverse=True)
+        dot_BC = (self.mean_CF[given_U] @ self.mean_CF.T)[place_B]  # samples of one class share a row
+        along_BC = (self.a_BF * self.mean_CF[self.labels_B]).sum(dim=1, keepdim=True) + self._norm_C
+        along_BC = along_BC.sub_(self._dot_BC).sub_(dot_BC)
+        length_BC = dot_BC.mul_(-2).add_(self._norm_C).add_(self._norm_C[self.labels_B, None]).clamp_min_(0)
         own_BL = self.labels_B[:, None]
-        return square_BC, length_BC.scatter(1, own_BL, 0.0), along_BC.scatter(1, own_BL, 0.0)
+        return length_BC.scatter_(1, own_BL, 0.0), along_BC.scatter_(1, own_BL, 0.0)
 
 
 @dataclass(frozen=True)

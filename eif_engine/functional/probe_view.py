@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ class ProbeView:
     along_N: Tensor
     length_N: Tensor
 
+    def take(self, rows_B: Tensor) -> ProbeView:
+        """Of some samples."""
+        return ProbeView(*(getattr(self, part.name)[rows_B] for part in fields(self)))
+
     def trust(self) -> Tensor:
         """P(given label is right) (N,) under the assumed share of wrong ones."""
         return torch.sigmoid(math.log((1 - PRIOR_WRONG) / PRIOR_WRONG) - self.log_odds_N)
@@ -100,11 +104,13 @@ def view(
     def judge(fold: Iterator[HeldOut]) -> None:
         for held in fold:
             rows_B, own_BL = held.rows_B, held.labels_B[:, None]
-            plain_BC = settings.temperature * held.log_likelihood(Pull())
-            others_BC = plain_BC.scatter(1, own_BL, -torch.inf)
-            log_odds_N[rows_B] = torch.logsumexp(others_BC, dim=1) - plain_BC.gather(1, own_BL).squeeze(1)
-            pulled_BC = settings.temperature * held.log_likelihood(pull)
-            pulled_BC.scatter_(1, own_BL, -torch.inf)
+            others_BC = held.log_likelihood(Pull()).mul_(settings.temperature)
+            own_B = others_BC.gather(1, own_BL).squeeze(1)
+            others_BC.scatter_(1, own_BL, -torch.inf)
+            log_odds_N[rows_B] = torch.logsumexp(others_BC, dim=1) - own_B
+            pulled_BC = others_BC
+            if pull != Pull():
+                pulled_BC = held.log_likelihood(pull).mul_(settings.temperature).scatter_(1, own_BL, -torch.inf)
             wanted_BJ = pulled_BC.topk(J, dim=1).indices if isinstance(candidates, int) else candidates[rows_B]
             candidate_NJ[rows_B], score_NJ[rows_B] = wanted_BJ, pulled_BC.gather(1, wanted_BJ)
             along_N[rows_B], length_N[rows_B] = held.position(wanted_BJ[:, 0])

@@ -11,7 +11,7 @@ from torch import Tensor
 from eif_engine.functional.canaries import Canaries, class_means, draw_ranks, plant, similarity_ranks
 from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
-from eif_engine.jobs.issue_evidence import Evidence, Pulls, Spaces, gather
+from eif_engine.jobs.issue_evidence import Asked, Evidence, Pulls, Spaces, gather
 from eif_engine.types import Progress
 
 MATCH_ROUNDS = 3
@@ -22,6 +22,9 @@ MATCH_CANARIES, CANARIES = 50, 200
 
 MOST_COPIES = 20
 """... but not more than that."""
+
+MOST_CANARIES = 2_000
+"""In one copy: more tell the same, and each has its neighbours looked for."""
 
 NO_PULLS = Pulls(Pull(), Pull())
 
@@ -48,7 +51,7 @@ class Planter:
         spaces: The model's spaces.
         labels_N: Given labels.
         num_classes: C.
-        evidence: About the given labels.
+        evidence: About the given labels, where wrong ones pull nothing.
         config: How many canaries.
     """
 
@@ -57,6 +60,7 @@ class Planter:
     ) -> None:
         self._spaces, self._labels_N, self._config = spaces, labels_N, config
         trust_N = evidence.trust_N
+        self._evidence = evidence
         self._upper_CF, _ = class_means(spaces.penultimate.v_NF, labels_N, trust_N, num_classes)
         self._lower_CD, _ = class_means(spaces.embedding.v_NF, labels_N, trust_N, num_classes)
         self._count_C = torch.bincount(labels_N, minlength=num_classes)
@@ -71,19 +75,21 @@ class Planter:
         """
         pulls = seen
         for _ in range(MATCH_ROUNDS):
-            copies = [self._copy(pulls, NO_PULLS, generator) for _ in range(self._copies(MATCH_CANARIES))]
+            copies = [
+                self._copy(pulls, NO_PULLS, self._evidence, generator) for _ in range(self._copies(MATCH_CANARIES))
+            ]
             found = Evidence.joined([copy.evidence for copy in copies]).pulls()
             if found is None:
                 break
             pulls = pulls.corrected(seen, found)
         return pulls
 
-    def plant(self, pulls: Pulls, progress: Progress, generator: torch.Generator) -> Planted:
-        """Every copy, one after the other."""
+    def plant(self, pulls: Pulls, evidence: Evidence, progress: Progress, generator: torch.Generator) -> Planted:
+        """Every copy, one after the other; `evidence` is that about the given labels with these pulls."""
         found: list[Planted] = []
         copies = max(self._config.canary_copies, self._copies(CANARIES))
         for copy in range(copies):
-            found.append(self._copy(pulls, pulls, generator))
+            found.append(self._copy(pulls, pulls, evidence, generator))
             progress(copy + 1, copies)
         return Planted(
             torch.cat([planted.rows_B for planted in found]),
@@ -91,18 +97,19 @@ class Planter:
             Evidence.joined([planted.evidence for planted in found]),
         )
 
-    def _copy(self, moved_by: Pulls, assumed: Pulls, generator: torch.Generator) -> Planted:
+    def _copy(self, moved_by: Pulls, assumed: Pulls, others: Evidence, generator: torch.Generator) -> Planted:
         config = self._config
         count = self._canaries_per_copy()
         classes = int((self._count_C > 0).sum())
         ranks_B = draw_ranks(self._suspect_ranks_S, classes=classes, count=count, generator=generator)
         canaries = plant(self._labels_N, ranks_B, self._upper_CF, self._count_C, generator=generator)
         moved = self._moved(canaries, moved_by, generator)
-        evidence = gather(moved, canaries.flipped(self._labels_N), assumed, config, rows_B=canaries.rows_B)
+        flipped_N = canaries.flipped(self._labels_N)
+        evidence = gather(moved, flipped_N, assumed, config, asked=Asked(canaries.rows_B, others))
         return Planted(canaries.rows_B, canaries.given_B, evidence)
 
     def _canaries_per_copy(self) -> int:
-        return max(1, round(self._config.canary_fraction * len(self._labels_N)))
+        return min(MOST_CANARIES, max(1, round(self._config.canary_fraction * len(self._labels_N))))
 
     def _copies(self, canaries: int) -> int:
         """Copies that hold so many canaries."""

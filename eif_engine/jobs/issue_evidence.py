@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from eif_engine.functional.agreement import FLOOR, Neighborhood, disagreement, neighborhood, vote_shares
+from eif_engine.functional.principal import PrincipalView
 from eif_engine.functional.probe import folds
 from eif_engine.functional.probe_view import ProbeSettings, ProbeView, choose_settings, view
 from eif_engine.functional.pull import Pull, estimate_pull
@@ -43,13 +44,18 @@ class Space:
 
     Attributes:
         v_NF: The vectors as given.
-        probe_NF: Centred and of unit length, for the probe.
+        view: What the probe sees of them.
         near: Neighbours of every row.
     """
 
     v_NF: Tensor
-    probe_NF: Tensor
+    view: PrincipalView
     near: Neighborhood
+
+    @cached_property
+    def probe_NK(self) -> Tensor:
+        """The vectors for the probe."""
+        return self.view.of(self.v_NF)
 
     @classmethod
     def of(cls, v_NF: Tensor, config: IssueConfig, near: Neighborhood | None = None) -> Space:
@@ -57,12 +63,12 @@ class Space:
         if near is None:
             rows_N = torch.arange(len(v_NF), device=v_NF.device)
             near = neighborhood(v_NF, rows_N, config.num_neighbors, block_bytes=config.block_bytes)
-        return cls(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), near.nearest(config.num_neighbors))
+        return cls(v_NF, PrincipalView.fitted(v_NF), near.nearest(config.num_neighbors))
 
     def moved(self, v_NF: Tensor, rows_B: Tensor, config: IssueConfig) -> Space:
         """The space after some rows have moved; only their own neighbours are looked for again."""
         near = neighborhood(v_NF, rows_B, config.num_neighbors, block_bytes=config.block_bytes)
-        return Space(v_NF, F.normalize(v_NF - v_NF.mean(dim=0), dim=1), self.near.replaced(rows_B, near))
+        return Space(v_NF, self.view, self.near.replaced(rows_B, near))
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Spaces:
         distinct = (penultimate,) if embedding is penultimate else (penultimate, embedding)
         settings = [
             choose_settings(
-                space.probe_NF,
+                space.probe_NK,
                 labels_N,
                 trust_N,
                 num_classes=num_classes,
@@ -152,7 +158,8 @@ class Evidence:
         doubt_NP: Log odds against the given label, one column for each of PART_WEIGHTS.
         candidate_NJ: Other labels, the penultimate probe's best first.
         choice_NJP: Evidence for each candidate, in the order of PART_WEIGHTS.
-        trust_N: The penultimate probe's trust in the given label, in [0, 1].
+        trust_NR: The penultimate probe's trust in the given label after each round of pruning, in [0, 1].
+        certainty_N: How sure it is that the label is wrong and the best candidate right, in [0, 1].
         suspect_N: Whether it holds the label for wrong, and one candidate for right.
         along_NS: In each space, `(v - mu_c).(mu_b - mu_c)` of the best candidate c and the given label b.
         length_NS: In each space, `|mu_b - mu_c|^2`.
@@ -161,14 +168,16 @@ class Evidence:
     doubt_NP: Tensor
     candidate_NJ: Tensor
     choice_NJP: Tensor
-    trust_N: Tensor
+    trust_NR: Tensor
+    certainty_N: Tensor
     suspect_N: Tensor
     along_NS: Tensor
     length_NS: Tensor
 
-    def take(self, rows_B: Tensor) -> Evidence:
-        """The evidence about some samples."""
-        return Evidence(*(getattr(self, part.name)[rows_B] for part in fields(self)))
+    @property
+    def trust_N(self) -> Tensor:
+        """The trust after the last round."""
+        return self.trust_NR[:, -1]
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
@@ -185,8 +194,29 @@ class Evidence:
         return Pulls(penultimate, embedding)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Some samples, whose labels alone differ from those that there is evidence about already.
+
+    Attributes:
+        rows_B: Their rows, ascending or not.
+        others: The evidence about all samples; trust in the labels of the others is taken from it.
+    """
+
+    rows_B: Tensor
+    others: Evidence
+
+    def judged(self, labels_N: Tensor) -> Tensor:
+        """Whether each sample is among them (N,)."""
+        return torch.zeros_like(labels_N, dtype=torch.bool).index_fill(0, self.rows_B, value=True)
+
+    def among(self, known_N: Tensor, found_B: Tensor) -> Tensor:
+        """What is known of all samples, with what was found of these."""
+        return known_N.index_copy(0, self.rows_B, found_B)
+
+
 def gather(
-    spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig, *, rows_B: Tensor | None = None
+    spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig, *, asked: Asked | None = None
 ) -> Evidence:
     """All evidence about given labels; the penultimate probe is fitted again with suspects weighed down.
 
@@ -195,38 +225,41 @@ def gather(
         labels_N: Given labels.
         pulls: Of wrong labels.
         config: How.
-        rows_B: Samples that the evidence is about; None means all.
+        asked: Samples that the evidence is about, in their order; None means all.
     """
-    upper = _pruned(spaces, labels_N, pulls, config)
-    trust_N, candidate_NJ = upper.trust(), upper.candidate_NJ
-    asked_N = None if rows_B is None else torch.isin(torch.arange(len(labels_N), device=labels_N.device), rows_B)
+    rows_B = torch.arange(len(labels_N), device=labels_N.device) if asked is None else asked.rows_B
+    upper, trust_NR = _pruned(spaces, labels_N, pulls, config, asked)
     lower = view(
-        spaces.embedding.probe_NF,
+        spaces.embedding.probe_NK,
         labels_N,
-        trust_N,
+        trust_NR[:, -1],
         spaces.embedding_probe,
         pull=pulls.embedding,
-        candidates=candidate_NJ,
-        judged_N=asked_N,
+        candidates=upper.candidate_NJ,
+        judged_N=None if asked is None else asked.judged(labels_N),
     )
-    asked_NJ = torch.cat((labels_N[:, None], candidate_NJ), dim=1)
+    upper, lower = upper.take(rows_B), lower.take(rows_B)
+    own_B, trust_BR = labels_N[rows_B], trust_NR[rows_B]
+    asked_BJ = torch.cat((own_B[:, None], upper.candidate_NJ), dim=1)
     votes = [
-        vote_shares(space.near, labels_N, trust_N, asked_NJ, temperature=config.vote_temperature)
+        vote_shares(space.near.take(rows_B), labels_N, trust_NR[:, -1], asked_BJ, temperature=config.vote_temperature)
         for space in (spaces.penultimate, spaces.embedding)
     ]
-    doubts = [disagreement(share_NJ[:, 0]) for share_NJ in votes] + [upper.log_odds_N, lower.log_odds_N]
-    alone_NP = torch.bincount(labels_N)[labels_N, None] < 2
-    choices = [torch.log(share_NJ[:, 1:] + FLOOR) for share_NJ in votes] + [upper.score_NJ, lower.score_NJ]
-    found = Evidence(
-        doubt_NP=torch.stack(doubts, dim=1).masked_fill(alone_NP, NO_EVIDENCE),
-        candidate_NJ=candidate_NJ,
+    doubts = [disagreement(share_BJ[:, 0]) for share_BJ in votes] + [upper.log_odds_N, lower.log_odds_N]
+    alone_BP = torch.bincount(labels_N)[own_B, None] < 2
+    choices = [torch.log(share_BJ[:, 1:] + FLOOR) for share_BJ in votes] + [upper.score_NJ, lower.score_NJ]
+    certainty_B = torch.minimum(1 - trust_BR[:, -1], torch.softmax(upper.score_NJ, dim=1)[:, 0])
+    certainty_N = certainty_B if asked is None else asked.among(asked.others.certainty_N, certainty_B)
+    return Evidence(
+        doubt_NP=torch.stack(doubts, dim=1).masked_fill(alone_BP, NO_EVIDENCE),
+        candidate_NJ=upper.candidate_NJ,
         choice_NJP=torch.stack(choices, dim=2),
-        trust_N=trust_N,
-        suspect_N=_suspects(torch.minimum(1 - trust_N, torch.softmax(upper.score_NJ, dim=1)[:, 0])),
+        trust_NR=trust_BR,
+        certainty_N=certainty_B,
+        suspect_N=_suspects(certainty_N)[rows_B],
         along_NS=torch.stack((upper.along_N, lower.along_N), dim=1),
         length_NS=torch.stack((upper.length_N, lower.length_N), dim=1),
     )
-    return found if rows_B is None else found.take(rows_B)
 
 
 def _suspects(certainty_N: Tensor) -> Tensor:
@@ -243,13 +276,26 @@ def neighbor_trust(space: Space, labels_N: Tensor, config: IssueConfig) -> Tenso
     return vote_shares(space.near, labels_N, everyone_N, own_NJ, temperature=config.vote_temperature).squeeze(1)
 
 
-def _pruned(spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig) -> ProbeView:
+def _pruned(
+    spaces: Spaces, labels_N: Tensor, pulls: Pulls, config: IssueConfig, asked: Asked | None
+) -> tuple[ProbeView, Tensor]:
+    """What the probe of the last round says, and the trust (N, R) after each round."""
     settings = spaces.penultimate_probe
     trust_N = neighbor_trust(spaces.penultimate, labels_N, config)
     candidates = min(config.candidates, settings.num_classes - 1)
-    for _ in range(config.prune_rounds):
+    rounds: list[Tensor] = []
+    for number in range(config.prune_rounds):
         seen = view(
-            spaces.penultimate.probe_NF, labels_N, trust_N, settings, pull=pulls.penultimate, candidates=candidates
+            spaces.penultimate.probe_NK,
+            labels_N,
+            trust_N,
+            settings,
+            pull=pulls.penultimate,
+            candidates=candidates,
+            judged_N=None if asked is None else asked.judged(labels_N),
         )
         trust_N = seen.trust()
-    return seen
+        if asked is not None:
+            trust_N = asked.among(asked.others.trust_NR[:, number], trust_N[asked.rows_B])
+        rounds.append(trust_N)
+    return seen, torch.stack(rounds, dim=1)

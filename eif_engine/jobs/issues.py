@@ -116,7 +116,7 @@ def find_issues(
     seen = first.pulls() if learned else None
     pulls = NO_PULLS if seen is None else planter.matched(seen, generator)
     evidence = first if pulls is NO_PULLS else gather(spaces, labels_N, pulls, config)
-    planted = planter.plant(pulls, progress, generator)
+    planted = planter.plant(pulls, evidence, progress, generator)
 
     weight_P = _weights(evidence)
     score_N, canary_score_B = evidence.doubt_NP @ weight_P, planted.evidence.doubt_NP @ weight_P

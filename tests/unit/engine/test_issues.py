@@ -15,9 +15,10 @@ from torch import Tensor
 from eif_engine.__main__ import main
 from eif_engine.cases import load_case
 from eif_engine.errors import InvalidInput
+from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS
-from eif_engine.jobs.issue_evidence import Evidence, Spaces, gather
+from eif_engine.jobs.issue_evidence import Asked, Evidence, Pulls, Spaces, gather
 from eif_engine.jobs.issues import IssueReport, find_issues
 from tests.toy import toy
 from tests.unit.engine.test_score_cli import arrays_of
@@ -150,6 +151,30 @@ def test_another_seed_finds_the_same(planted: Planted, report: IssueReport) -> N
     other = planted.find(IssueConfig(**{**vars(FAST), "seed": 5}))
     assert not np.array_equal(other.issue_score_N, report.issue_score_N)
     assert np.corrcoef(other.issue_score_N, report.issue_score_N)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("pulls", [NO_PULLS, Pulls(Pull(0.3, 0.01), Pull(0.1, 0.02))], ids=["none", "some"])
+def test_evidence_about_some_is_that_about_all(planted: Planted, pulls: Pulls) -> None:
+    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST)
+    everyone = gather(spaces, planted.labels_N, pulls, FAST)
+    rows_B = torch.randperm(len(planted.labels_N), generator=torch.Generator().manual_seed(5))[:40]
+    some = gather(spaces, planted.labels_N, pulls, FAST, asked=Asked(rows_B, everyone))
+    for name, found in vars(some).items():
+        assert torch.allclose(found.double(), vars(everyone)[name][rows_B].double(), equal_nan=True), name
+
+
+def test_a_flip_hardly_changes_the_evidence_about_others(planted: Planted) -> None:
+    """Canaries take the trust in all other labels from the labels as given: gathering it anew comes to the same."""
+    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST)
+    before = gather(spaces, planted.labels_N, NO_PULLS, FAST)
+    rows_B = torch.arange(0, len(planted.labels_N), 20)
+    flipped_N = planted.labels_N.index_copy(0, rows_B, (planted.labels_N[rows_B] + 1) % planted.classes)
+    anew = gather(spaces, flipped_N, NO_PULLS, FAST)
+    short = gather(spaces, flipped_N, NO_PULLS, FAST, asked=Asked(rows_B, before))
+    for column in range(4):
+        both = torch.stack((anew.doubt_NP[rows_B, column], short.doubt_NP[:, column]))
+        assert float(torch.corrcoef(both)[0, 1]) > 0.99
+    assert float((anew.candidate_NJ[rows_B, 0] == short.candidate_NJ[:, 0]).double().mean()) > 0.95
 
 
 def test_clean_labels_are_left_alone() -> None:

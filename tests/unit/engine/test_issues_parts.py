@@ -29,6 +29,7 @@ from eif_engine.functional.canaries import (
     plant,
     similarity_ranks,
 )
+from eif_engine.functional.principal import PrincipalView
 from eif_engine.functional.probe import PRIOR_COUNT, HeldOut, folds, over_folds
 from eif_engine.functional.probe_view import ProbeSettings, choose_settings, view
 from eif_engine.functional.pull import Pull, estimate_pull
@@ -306,3 +307,21 @@ def test_an_option_that_is_ruled_out_has_no_probability() -> None:
     evidence_BJP[0, 1, 0] = -torch.inf
     log_BJ = choice_log_probability(evidence_BJP, torch.ones(2, dtype=torch.float64))
     assert log_BJ.exp().flatten().tolist() == pytest.approx([0.5, 0.0, 0.5, 1 / 3, 1 / 3, 1 / 3])
+
+
+def test_a_principal_view_keeps_what_lies_along_the_largest_components() -> None:
+    v_NF = torch.randn(50, 12, generator=drawn(), dtype=torch.float64) * torch.logspace(1, -1, 12, dtype=torch.float64)
+    seen_NF = PrincipalView.fitted(v_NF).of(v_NF)
+    expected_NF = torch.stack([(v_F - v_NF.mean(0)) / (v_F - v_NF.mean(0)).norm() for v_F in v_NF])
+    torch.testing.assert_close(seen_NF, expected_NF)
+    short_NK = PrincipalView.fitted(v_NF, components=4).of(v_NF)
+    left = torch.linalg.svd(expected_NF, full_matrices=False)
+    torch.testing.assert_close(short_NK @ short_NK.T, (left.U[:, :4] * left.S[:4].square()) @ left.U[:, :4].T)
+
+
+def test_vectors_that_move_are_seen_as_before() -> None:
+    v_NF = torch.randn(30, 6, generator=drawn(), dtype=torch.float64)
+    view = PrincipalView.fitted(v_NF, components=3)
+    moved_NF = v_NF.clone()
+    moved_NF[4] += 5
+    assert torch.equal(view.of(moved_NF)[5:], view.of(v_NF)[5:])
