@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from typing import Any
 FOLDER = Path(sys.argv[1])
 REQUEST: dict[str, Any] = {}
 """job.json."""
+HELD: list[object] = []
+"""What stays in memory."""
 
 
 def send(**message: object) -> None:
@@ -121,6 +124,22 @@ def child() -> None:
         forever()
 
 
+def take_memory(count: int, *, child: bool = False) -> None:
+    """Hold so many bytes, in this process or in a child that lives as long."""
+    if not child or os.fork() == 0:
+        HELD.append(bytearray(b"x") * count)
+        if child:
+            forever()
+
+
+def map_file(path: str) -> None:
+    """Read all of a file through a mapping that stays."""
+    with Path(path).open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    sum(mapped[start] for start in range(0, len(mapped), mmap.PAGESIZE))
+    HELD.append(mapped)
+
+
 def leave(code: int) -> None:
     """End at once, without a last message."""
     os._exit(code)
@@ -138,6 +157,8 @@ STEPS: dict[str, Callable[..., object]] = {
     "wait_for": wait_for,
     "forever": forever,
     "child": child,
+    "take_memory": take_memory,
+    "map_file": map_file,
     "kill": lambda signal: os.kill(os.getpid(), signal),
     "exit": leave,
     "fail": lambda reason, message, metadata=None: send(

@@ -10,24 +10,30 @@ from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectStore
 from services.influence.admission import Admission
 from services.influence.board import Board
+from services.influence.device_locks import DeviceLocks
 from services.influence.gate.findings import AuditFindings
 from services.influence.gate.service import GateService
 from services.influence.job_files import JobFiles
 from services.influence.jobs import JobService
 from services.influence.ledger import Ledger
+from services.influence.open_job_store import SETTING as DATABASE_URL
+from services.influence.open_job_store import open_job_store
+from services.influence.limits import JobLimits
 from services.influence.local_runner import WORKER, LocalRunner
 from services.influence.result_service import ResultService
 from services.influence.results import Results
+from services.influence.retention import Retention
 from services.influence.runner import JobRunner
 from services.influence.scheduler import Scheduler
+from services.influence.server_id import server_id
 from services.influence.server_info import InfoService
 from services.influence.servicer import InfluenceServicer
 from services.influence.settings import InfluenceSettings
-from services.influence.sql_job_store import SqlJobStore
-from services.influence.sqlite import sqlite_engine
 from services.influence.table_cache import TableCache
 
-DATABASE = "jobs.sqlite"
+
+_KEPT_FROM_JOBS = {DATABASE_URL, "PGPASSWORD"}
+"""Job processes read files of strangers, and have no use for the job table."""
 
 
 class InfluenceApp:
@@ -44,8 +50,9 @@ class InfluenceApp:
         self, settings: InfluenceSettings, *, store: ObjectStore, runner: JobRunner, uri_schemes: tuple[str, ...]
     ) -> None:
         self.stopping = asyncio.Event()
+        self._retaining: asyncio.Task[None] | None = None
         self._board = Board()
-        self._ledger = Ledger(SqlJobStore(sqlite_engine(settings.state_dir / DATABASE)), self._board)
+        self._ledger = Ledger(open_job_store(settings.database_url, settings.state_dir), self._board)
         tables = _cache(settings, store)
         results = Results(tables)
         self._scheduler = Scheduler(
@@ -53,11 +60,15 @@ class InfluenceApp:
             store=store,
             runner=runner,
             state_dir=settings.state_dir,
-            max_running=settings.max_running_jobs,
-            max_attempts=settings.max_attempts,
+            owner=server_id(settings.state_dir),
+            quotas=settings.quotas,
+        )
+        jobs = self._job_service(settings, store, results)
+        self._retention = Retention(
+            ledger=self._ledger, delete=jobs.remove, state_dir=settings.state_dir, ttl=settings.job_ttl
         )
         self.servicer = InfluenceServicer(
-            jobs=self._job_service(settings, store, results),
+            jobs=jobs,
             results=ResultService(ledger=self._ledger, results=results, stopping=self.stopping),
             files=JobFiles(ledger=self._ledger, store=store, stopping=self.stopping),
             gate=GateService(ledger=self._ledger, findings=AuditFindings(tables)),
@@ -67,10 +78,13 @@ class InfluenceApp:
     async def start(self) -> None:
         """Settle what an earlier server has left, and run what waits."""
         await self._scheduler.start()
+        self._retaining = asyncio.create_task(self._retention.run())
 
     async def drain(self) -> None:
         """End watches and job processes; the next server goes on with their jobs."""
         self._board.close()
+        if self._retaining is not None:
+            self._retaining.cancel()
         await self._scheduler.stop()
 
     def close(self) -> None:
@@ -92,8 +106,9 @@ class InfluenceApp:
             store=store,
             results=results,
             state_dir=settings.state_dir,
-            max_pending=settings.max_pending_jobs,
+            quotas=settings.quotas,
             heartbeat_s=settings.heartbeat_s,
+            ttl=settings.job_ttl,
         )
 
 
@@ -107,11 +122,22 @@ def local_runner(
     """Runs jobs on this machine, with the settings of this server."""
     secrets = (storage.s3_access_key, storage.s3_secret_key, storage.s3_session_token)
     told = [secret if isinstance(secret, str) else secret.get_secret_value() for secret in secrets if secret]
+    budget = settings.max_job_memory_bytes  # what cannot fit is refused with an estimate, before it is tried
     return LocalRunner(
-        environ={**environ, **storage.to_environ(), **settings.job_environ(), "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"},
+        environ={
+            **({} if budget is None else {"EIF_INFLUENCE_MEMORY_BUDGET_BYTES": str(budget)}),
+            **{name: value for name, value in environ.items() if name not in _KEPT_FROM_JOBS},
+            **storage.to_environ(),
+            **settings.job_environ(),
+            "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+        },
         secrets=told,
         command=command,
         grace_s=settings.cancel_grace_s,
+        limits=JobLimits(
+            memory_bytes=settings.max_job_memory_bytes, time_s=settings.job_time_limit_s, stall_s=settings.job_stall_s
+        ),
+        devices=DeviceLocks(settings.device_lock_dir),
     )
 
 

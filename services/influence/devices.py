@@ -6,24 +6,32 @@ import asyncio
 import sys
 
 _TIMEOUT_S = 20.0
-_COUNT_CUDA = """
-import ctypes
-count = ctypes.c_int()
+_LIST_GPUS = """
+import ctypes, uuid
 cuda = ctypes.CDLL("libcuda.so.1")
-print(count.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0)
+count = ctypes.c_int()
+if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+    for number in range(count.value):
+        device, name, number_bytes = ctypes.c_int(), ctypes.create_string_buffer(256), (ctypes.c_ubyte * 16)()
+        assert cuda.cuDeviceGet(ctypes.byref(device), number) == 0
+        assert cuda.cuDeviceGetName(name, 256, device) == 0
+        assert cuda.cuDeviceGetUuid_v2(number_bytes, device) == 0
+        kind = "MIG" if b" MIG " in name.value else "GPU"
+        print(f"{kind}-{uuid.UUID(bytes=bytes(number_bytes))}")
 """
 
 
 async def find_devices() -> tuple[str, ...]:
     """`cpu`, and `cuda:0` and so on where there is a driver and it answers."""
-    return ("cpu", *(f"cuda:{number}" for number in range(await _count_cuda())))
+    return ("cpu", *(f"cuda:{number}" for number in range(len(await find_gpus()))))
 
 
-async def _count_cuda() -> int:
+async def find_gpus() -> tuple[str, ...]:
+    """Ids of the GPUs, the same whoever asks, as CUDA_VISIBLE_DEVICES takes them; empty where no driver answers."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        _COUNT_CUDA,
+        _LIST_GPUS,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -34,5 +42,5 @@ async def _count_cuda() -> int:
     except TimeoutError:
         process.kill()
         await process.wait()
-        return 0
-    return int(output) if output.strip().isdigit() else 0
+        return ()
+    return tuple(output.decode().split())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from services.influence.limits import Breach
 from services.influence.messages import CancelledMessage, FailedMessage, Message, SucceededMessage
 
 LastMessage = SucceededMessage | FailedMessage | CancelledMessage
@@ -22,6 +23,7 @@ class ExitReport:
         exit_code: None when a signal ended it, or when it never started.
         signal: Name of that signal, for example SIGKILL.
         asked_to_stop: It was ended on our request.
+        breach: The limit for which it was ended.
         log_tail: The last lines of its log, without secrets.
     """
 
@@ -29,6 +31,7 @@ class ExitReport:
     exit_code: int | None = None
     signal: str | None = None
     asked_to_stop: bool = False
+    breach: Breach | None = None
     log_tail: str = ""
 
 
@@ -41,17 +44,25 @@ class JobRunner(Protocol):
     async def run(self, folder: Path, on_message: OnMessage) -> ExitReport:
         """Run a job to its end, whatever that is. `on_message` is called on the event loop.
 
-        When the caller is cancelled the process is killed.
+        When the caller is cancelled a process on this machine is killed; what runs elsewhere goes on, and is followed
+        by the next `run` on the folder.
         """
         ...
 
     def cancel(self, folder: Path) -> None:
         """Ask the process in a folder to stop, and see to it that it does soon. `run` then returns.
 
-        Idempotent. Does nothing where no `run` is under way.
+        Idempotent. Does nothing where nothing works in the folder.
         """
         ...
 
+    def leave(self, folder: Path) -> None:
+        """This server stops: end what cannot go on without it, and let go of what can. `run` then returns."""
+        ...
+
     async def reap(self, folder: Path) -> None:
-        """Wait until no process of an earlier server works in a folder any more; after a while, end it."""
+        """Wait until nothing of an earlier server works in a folder that `run` would not go on with.
+
+        After `cancel` that is all there is. What does not end by itself is ended after a while.
+        """
         ...
