@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, Self
 
 import grpc
@@ -34,13 +34,16 @@ class CountedContext:
 class CountedRequests:
     """The messages of a caller. Not a generator: those stay open when a call ends early."""
 
-    def __init__(self, requests: AsyncIterator[object], record: CallRecord) -> None:
-        self._requests, self._record = requests.__aiter__(), record
+    def __init__(self, requests: AsyncIterable[object], record: CallRecord) -> None:
+        self._requests, self._record = requests, record
+        self._iterator: AsyncIterator[object] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> object:
-        message = await anext(self._requests)
+        if self._iterator is None:  # now, and not before: gRPC begins a generator here
+            self._iterator = aiter(self._requests)
+        message = await anext(self._iterator)
         self._record.received += 1
         return message

@@ -22,7 +22,7 @@ UNKNOWN: _Labels = ("unary", "unknown", "unknown")
 """All methods that this server does not have: what callers make up must not become labels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Series:
     """The series of one method, looked up once."""
 
@@ -85,8 +85,10 @@ class CallMetrics:
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = _Series(
-                *(family.labels(*labels) for family in (self._started, self._received, self._sent)),
-                self._seconds.labels(*labels),
+                started=self._started.labels(*labels),
+                received=self._received.labels(*labels),
+                sent=self._sent.labels(*labels),
+                seconds=self._seconds.labels(*labels),
             )
         return series
 
@@ -106,7 +108,11 @@ def methods_of(services: Iterable[str]) -> Mapping[str, _Labels]:
         except KeyError:
             continue
         for method in service.methods:
-            found[f"/{name}/{method.name}"] = (_type(method.client_streaming, method.server_streaming), name, method.name)
+            found[f"/{name}/{method.name}"] = (
+                _type(method.client_streaming, method.server_streaming),
+                name,
+                method.name,
+            )
     return found
 
 

@@ -72,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _never_began(self, record: CallRecord) -> None:
-        """gRPC itself answers a call of a method that is not there."""
+        """Tell of a call of a method that is not there, which gRPC itself answers."""
         record.known, record.code = False, grpc.StatusCode.UNIMPLEMENTED
         self._begin(record)
         self._end(record)

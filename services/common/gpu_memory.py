@@ -1,7 +1,7 @@
 """Memory of the GPUs of this machine, from the driver's management library (NVML), where there is one.
 
-NVML needs no CUDA context and no memory of the device. It can hang when a GPU is lost, so it is asked in a thread of its
-own, and a scrape tells what it said last.
+NVML needs no CUDA context and no memory of the device. It can hang when a GPU is lost, so it is asked in a thread of
+its own, and a scrape tells what it said last.
 """
 
 from __future__ import annotations

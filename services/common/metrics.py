@@ -13,7 +13,8 @@ from services.common.storage.metered import StorageCall
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-disable_created_metrics()  # a second series for each, with the time of its birth, which nobody looks at
+# A second series for each one, with the time of its birth, which nobody looks at.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has types, but not for this
 
 
 def new_registry(service: str) -> CollectorRegistry:
@@ -58,7 +59,7 @@ class StorageMetrics:
         self._seconds.labels("server", call.op).inc(call.seconds)
 
     def add_of_jobs(
-        self, requests: Mapping[tuple[str, str], int], size: Mapping[str, int], seconds: Mapping[str, float]
+        self, requests: Mapping[tuple[str, str], float], size: Mapping[str, float], seconds: Mapping[str, float]
     ) -> None:
         """What job processes have done since they were last heard of: by operation and code, and by operation."""
         for (op, code), count in requests.items():

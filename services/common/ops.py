@@ -1,7 +1,7 @@
 """The port for whoever runs the server: `/livez`, `/readyz`, `/startupz` and `/metrics` over plain HTTP.
 
-Each is for GET and HEAD, one request a connection. There is nothing to read but this process's own state, and nobody can
-hold it: requests are short, every connection has a few seconds, and when there are too many the oldest is closed.
+Each is for GET and HEAD, one request a connection. There is nothing to read but this process's own state, and nobody
+can hold it: requests are short, every connection has a few seconds, and when there are too many the oldest is closed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class OpsServer:
         metrics: Gives the text for `/metrics`.
     """
 
-    def __init__(
-        self, *, probes: Mapping[str, Mapping[str, Check]], metrics: Callable[[], Awaitable[bytes]]
-    ) -> None:
+    def __init__(self, *, probes: Mapping[str, Mapping[str, Check]], metrics: Callable[[], Awaitable[bytes]]) -> None:
         self._probes, self._metrics = probes, metrics
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None

@@ -88,6 +88,11 @@ class StorageSettings(BaseSettings):
         """URI schemes that are enabled."""
         return tuple(name for name, on in (("file", self.file_roots), ("s3", self.s3_endpoint)) if on)
 
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be told in logs and messages."""
+        values = (self.s3_access_key, self.s3_secret_key, self.s3_session_token)
+        return tuple(value if isinstance(value, str) else value.get_secret_value() for value in values if value)
+
     def to_environ(self) -> dict[str, str]:
         """The environment from which a child process reads the same settings. It holds the secrets: never log it."""
         values = {name: _text(getattr(self, name)) for name in type(self).model_fields}

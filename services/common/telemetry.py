@@ -60,7 +60,7 @@ class CallLog:
     """A CallObserver: logs each call at its end, never what is in its messages. Probes are logged at DEBUG."""
 
     def begin(self, record: CallRecord) -> None:
-        return
+        """Nothing is told before the end."""
 
     def end(self, record: CallRecord) -> None:
         method = record.method[:_MAX_METHOD]

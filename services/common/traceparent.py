@@ -25,7 +25,7 @@ class TraceParent:
     def parse(cls, text: str | None) -> Self | None:
         """The header's value, of this or a later version; None when it is not one, as the standard demands."""
         match = _FORM.fullmatch(text) if text is not None and len(text) <= _MAX_LENGTH else None
-        if match is None or (text or "").startswith("00-") and match[4]:
+        if match is None or ((text or "").startswith("00-") and match[4]):
             return None
         return cls(trace_id=match[1], span_id=match[2], sampled=bool(int(match[3], 16) & 1))
 

@@ -74,7 +74,7 @@ class Untraced:
         self.place = place
 
     def end(self, *, error: str | None = None, attributes: Mapping[str, Attribute] | None = None) -> None:
-        return
+        """Nothing is kept."""
 
 
 class NoTracing:
@@ -95,7 +95,7 @@ class NoTracing:
         yield
 
     def close(self, *, timeout_s: float) -> None:
-        return
+        """Nothing is left."""
 
 
 def open_tracing(service: str, environ: Mapping[str, str]) -> Tracing:

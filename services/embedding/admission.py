@@ -25,6 +25,16 @@ class Admission:
         self._max_items, self._max_bytes = max_items, max_bytes
         self._items, self._bytes = 0, 0
 
+    @property
+    def items(self) -> int:
+        """Items in work or waiting."""
+        return self._items
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return self._bytes
+
     @contextmanager
     def hold(self, *, items: int, size: int = 0) -> Iterator[None]:
         """Take permits for a request, or raise QUEUE_FULL. A request is always admitted when nothing else is."""

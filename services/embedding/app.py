@@ -14,6 +14,7 @@ from services.embedding.builds import BuildsLimits
 from services.embedding.embedder import Embedder
 from services.embedding.images import ImageLoader
 from services.embedding.indexes import Indexes
+from services.embedding.metrics import EmbeddingMetrics
 from services.embedding.models import ModelLimits, Models
 from services.embedding.onnx_check import ProbeLimits
 from services.embedding.registry import Database
@@ -37,12 +38,21 @@ class EmbeddingApp:
         settings: Of the service.
         store: The object store.
         uri_schemes: That the store knows.
+        metrics: Takes what is measured.
 
     Raises:
         EifError: The device asked for does not work, or the state is of another version.
     """
 
-    def __init__(self, settings: EmbeddingSettings, store: ObjectStore, *, uri_schemes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: EmbeddingSettings,
+        store: ObjectStore,
+        *,
+        uri_schemes: Sequence[str],
+        metrics: EmbeddingMetrics | None = None,
+    ) -> None:
+        metrics = metrics or EmbeddingMetrics()
         state = settings.state_dir.absolute()
         self.stopping = asyncio.Event()
         provider = choose_provider(settings.device)
@@ -50,7 +60,14 @@ class EmbeddingApp:
         self._image_threads = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="images")
         self._search_threads = ThreadPoolExecutor(SEARCHES_AT_A_TIME, thread_name_prefix="search")
         self._database = Database(state / "registry.sqlite")
-        self._models = Models(self._database, store, state / "models", provider=provider, limits=model_limits(settings))
+        self._models = Models(
+            self._database,
+            store,
+            state / "models",
+            provider=provider,
+            limits=model_limits(settings),
+            metrics=metrics,
+        )
         self._indexes = Indexes(
             self._database,
             self._models,
@@ -61,18 +78,21 @@ class EmbeddingApp:
             limits=builds_limits(settings, image_limits),
             max_loaded_bytes=settings.max_index_bytes,
         )
+        images = Admission("images", max_items=settings.max_pending_images, max_bytes=settings.max_pending_bytes)
         embedder = Embedder(
             self._models,
-            ImageLoader(store, image_limits, self._image_threads),
-            Admission("images", max_items=settings.max_pending_images, max_bytes=settings.max_pending_bytes),
+            ImageLoader(store, image_limits, self._image_threads, metrics),
+            images,
             batch=settings.max_images_per_request,
         )
         queries = Admission("queries", max_items=settings.max_pending_queries, max_bytes=settings.max_pending_bytes)
+        for name, queue in (("images", images), ("queries", queries)):
+            metrics.show_queue(name, queue)
         self.servicer = EmbeddingServicer(
             self._models,
             self._indexes,
             embedder,
-            Searcher(self._indexes, embedder, queries, self._search_threads),
+            Searcher(self._indexes, embedder, queries, self._search_threads, metrics),
             settings=settings,
             platform=Platform(provider=provider, available_providers=available_providers(), uri_schemes=uri_schemes),
         )

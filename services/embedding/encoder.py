@@ -6,6 +6,7 @@ Legend: B batch, C channels, H height, W width, D dimensions of the space.
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from eif_engine.config import NeighborSpace
 from eif_engine.errors import MemoryExceeded, OnnxInvalid
 from eif_engine.models.onnx_bundle import OnnxBundle, read_onnx_bundle
 from services.common.errors import ServiceError
+from services.embedding.metrics import EmbeddingMetrics
 from services.embedding.session import one_line, open_session, provider_of
 from services.embedding.vectors import normalize
 
@@ -34,17 +36,28 @@ class Encoder:
         session: Of the model of the bundle.
         bundle: Its onnx.json.
         name: Of the model, for messages.
+        metrics: Takes the times of its batches.
     """
 
-    def __init__(self, session: ort.InferenceSession, bundle: OnnxBundle, *, name: str) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        bundle: OnnxBundle,
+        *,
+        name: str,
+        metrics: EmbeddingMetrics | None = None,
+    ) -> None:
         self._session = session
+        self._metrics = metrics or EmbeddingMetrics()
         self._name = name
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self.bundle = bundle
         self.provider = provider_of(session)
 
     @classmethod
-    def load(cls, folder: Path, *, name: str, provider: str, threads: int) -> Encoder:
+    def load(
+        cls, folder: Path, *, name: str, provider: str, threads: int, metrics: EmbeddingMetrics | None = None
+    ) -> Encoder:
         """Load a bundle that is known to be sound (see onnx_check).
 
         Raises:
@@ -55,7 +68,7 @@ class Encoder:
             session = open_session(folder / bundle.onnx.file, provider=provider, threads=threads)
         except Exception as error:
             raise OnnxInvalid(f"{name} cannot be loaded: {one_line(error, folder=folder)}", model=name) from error
-        return cls(session, bundle, name=name)
+        return cls(session, bundle, name=name, metrics=metrics)
 
     def dim(self, space: NeighborSpace) -> int:
         """D of a space. Raises SPACE_NOT_AVAILABLE."""
@@ -88,7 +101,7 @@ class Encoder:
         """
         output = self._output(space)
         try:
-            return self._executor.submit(self._run, images, output)
+            return self._executor.submit(self._run, images, output, time.perf_counter())
         except RuntimeError as error:  # closed
             raise self._deleted() from error
 
@@ -96,7 +109,14 @@ class Encoder:
         """Drop what waits, let the batch that runs end, take no more."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, images: Sequence[Float32], output: str) -> Float32:
+    def _run(self, images: Sequence[Float32], output: str, queued: float) -> Float32:
+        started = time.perf_counter()
+        try:
+            return self._compute(images, output)
+        finally:
+            self._metrics.batch(len(images), waited=started - queued, ran=time.perf_counter() - started)
+
+    def _compute(self, images: Sequence[Float32], output: str) -> Float32:
         images_BCHW = np.stack(images)
         try:
             (vectors_BD,) = self._session.run([output], {self.bundle.input.name: images_BCHW})

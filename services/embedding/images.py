@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from eif_engine.data.images import ImageLimits, decode_image
 from eif_engine.errors import EifError, ImageInvalid
+from services.embedding.metrics import EmbeddingMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +35,18 @@ class ImageLoader:
         store: Where URIs point.
         limits: Largest file and largest image.
         executor: Threads; each holds one file and one decoded image at a time.
+        metrics: Takes the time of each image.
     """
 
-    def __init__(self, store: ObjectStore, limits: ImageLimits, executor: Executor) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        limits: ImageLimits,
+        executor: Executor,
+        metrics: EmbeddingMetrics | None = None,
+    ) -> None:
         self._store, self._limits, self._executor = store, limits, executor
+        self._metrics = metrics or EmbeddingMetrics()
 
     async def load(self, sources: Sequence[ImageSource], preprocessing: Preprocessing) -> list[Float32]:
         """Arrays (C, H, W) in the order of the sources. Cancelling it drops what has not begun.
@@ -58,7 +67,9 @@ class ImageLoader:
 
     def _load(self, source: ImageSource, preprocessing: Preprocessing) -> Float32:
         try:
-            return prepare(self._bytes(source), preprocessing, limits=self._limits, uri=source.uri or "")
+            data = self._bytes(source)
+            with self._metrics.decoding():
+                return prepare(data, preprocessing, limits=self._limits, uri=source.uri or "")
         except EifError as error:
             raise at_field(error, source.field) from error.__cause__
 

@@ -16,6 +16,7 @@ from services.common.errors import ServiceError
 from services.embedding.bundles import fetch_bundle, is_intact
 from services.embedding.disk import disk_errors
 from services.embedding.encoder import Encoder
+from services.embedding.metrics import EmbeddingMetrics
 from services.embedding.names import MODELS
 from services.embedding.onnx_check import ProbeLimits, check_onnx
 from services.embedding.records import ModelRecord, ModelSpec, Record
@@ -59,6 +60,7 @@ class Models:
         provider: Execution provider of ONNX Runtime.
         limits: What they may take.
         check: Raises OnnxInvalid for a bundle that is not fit for use.
+        metrics: Takes the times of their batches.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Models:
         provider: str,
         limits: ModelLimits,
         check: Callable[[Path, ProbeLimits], Awaitable[None]] = check_onnx,
+        metrics: EmbeddingMetrics | None = None,
     ) -> None:
         self._registry = Registry(database, collection=MODELS, kind=ModelRecord, noun="MODEL")
         self._store, self._folder, self._provider, self._limits = store, folder, provider, limits
         self._check = check
+        self._metrics = metrics or EmbeddingMetrics()
         self._records: dict[str, ModelRecord] = {}
         self._encoders: dict[str, asyncio.Task[Encoder]] = {}
         self._creating: dict[str, asyncio.Task[ModelRecord]] = {}
@@ -221,7 +225,9 @@ class Models:
         fetch_bundle(self._store, record.spec.uri, folder, sha256=record.sha256, max_bytes=self._limits.max_bytes)
 
     def _open(self, folder: Path, name: str) -> Encoder:
-        return Encoder.load(folder, name=name, provider=self._provider, threads=self._limits.threads)
+        return Encoder.load(
+            folder, name=name, provider=self._provider, threads=self._limits.threads, metrics=self._metrics
+        )
 
     async def _delete(self, record: ModelRecord) -> None:
         await asyncio.to_thread(self._registry.remove, record.name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from services.embedding.embedder import Embedder
     from services.embedding.indexes import Indexes
     from services.embedding.knn import KnnIndex, Neighbors
+    from services.embedding.metrics import EmbeddingMetrics
     from services.embedding.vectors import Float32
 
 
@@ -52,10 +53,19 @@ class Searcher:
         embedder: For queries by image.
         admission: Of queries.
         executor: Threads that search.
+        metrics: Takes the time of each search.
     """
 
-    def __init__(self, indexes: Indexes, embedder: Embedder, admission: Admission, executor: Executor) -> None:
+    def __init__(
+        self,
+        indexes: Indexes,
+        embedder: Embedder,
+        admission: Admission,
+        executor: Executor,
+        metrics: EmbeddingMetrics,
+    ) -> None:
         self._indexes, self._embedder, self._admission, self._executor = indexes, embedder, admission, executor
+        self._metrics = metrics
 
     async def search(self, name: str, queries: Sequence[Query], *, k: int) -> list[Neighbors]:
         """One answer for each query, in order.
@@ -75,7 +85,12 @@ class Searcher:
         vectors_QD = np.stack([next(embedded) if vector is None else vector for vector in vectors])
         exclude = [query.sample_id if isinstance(query, SampleQuery) else None for query in queries]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: index.search(vectors_QD, k=k, exclude=exclude))
+
+        def search() -> list[Neighbors]:
+            with self._metrics.searching():
+                return index.search(vectors_QD, k=k, exclude=exclude)
+
+        return await loop.run_in_executor(self._executor, search)
 
     async def _embed(self, model: str, images: Sequence[ImageSource], space: NeighborSpace) -> list[Float32]:
         return list(await self._embedder.embed(model, images, space)) if images else []

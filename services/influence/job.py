@@ -83,9 +83,11 @@ class Job:
         name: `projects/{project}/influenceJobs/{influence_job}`.
         uid: Identifies it for ever.
         referred: What the spec points to in another job, resolved when this one was created (JobRequest.referred).
+        traceparent: The call that created it, in its trace.
         attempt: The run it is in or waits for, from 1.
         crashes: Runs that ended in a crash.
         eta_s: Expected seconds to the end of the stage. Not stored.
+        expire_time: When it will be deleted. Not stored: it follows from `end_time` and a setting.
         version: One more at each stored change.
     """
 
@@ -98,6 +100,7 @@ class Job:
     display_name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     referred: Artifact | None = None
+    traceparent: str | None = None
     state: JobState = JobState.PENDING
     attempt: int = 1
     crashes: int = 0
@@ -107,6 +110,7 @@ class Job:
     end_time: datetime | None = None
     error: JobError | None = None
     output: JobOutput | None = None
+    expire_time: datetime | None = None
     version: int = 1
 
     @property

@@ -23,10 +23,20 @@ def prepare_folder(state_dir: Path, job: Job) -> Path:
     """Make the folder of a job, with the job.json of its attempt."""
     folder = job_folder(state_dir, job.uid)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = folder / f".{JOB_JSON}"
-    partial.write_text(_request(job).model_dump_json())
-    partial.replace(folder / JOB_JSON)
+    write_request(folder, _request(job))
     return folder
+
+
+def write_request(folder: Path, request: JobRequest) -> None:
+    """Write job.json, complete or not at all."""
+    partial = folder / f".{JOB_JSON}"
+    partial.write_text(request.model_dump_json())
+    partial.replace(folder / JOB_JSON)
+
+
+def read_request(folder: Path) -> JobRequest:
+    """What job.json asks for."""
+    return JobRequest.model_validate_json((folder / JOB_JSON).read_bytes())
 
 
 def tidy_folder(state_dir: Path, uid: str) -> None:
@@ -44,6 +54,12 @@ def remove_folder(state_dir: Path, uid: str) -> None:
     shutil.rmtree(job_folder(state_dir, uid), ignore_errors=True)
 
 
+def job_folders(state_dir: Path) -> set[str]:
+    """Uids of the jobs that have a folder here."""
+    folder = state_dir / "jobs"
+    return {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+
+
 def _request(job: Job) -> JobRequest:
     return JobRequest(
         name=job.name,
@@ -53,4 +69,5 @@ def _request(job: Job) -> JobRequest:
         spec=job.spec,
         output_uri_prefix=job.output_uri_prefix,
         referred=job.referred,
+        traceparent=job.traceparent,
     )

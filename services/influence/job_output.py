@@ -9,7 +9,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from services.influence.messages import MESSAGE, Message, ProgressMessage
+from services.influence.messages import MESSAGE, Message
 from services.influence.runner import LastMessage, OnMessage
 
 MAX_LINE_BYTES = 1 << 20
@@ -55,7 +55,7 @@ class MessageReader:
                 self._hand_on(message)
 
     def _hand_on(self, message: Message) -> None:
-        if not isinstance(message, ProgressMessage):
+        if isinstance(message, LastMessage):
             self.last = message
         try:
             self._on_message(message)

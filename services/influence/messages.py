@@ -44,6 +44,38 @@ class CancelledMessage(Frozen):
     type: Literal["cancelled"] = "cancelled"
 
 
-Message = Annotated[ProgressMessage | SucceededMessage | FailedMessage | CancelledMessage, Field(discriminator="type")]
+class StorageRequests(Frozen):
+    """How often an operation on the object store ended in this way; see MeteredStore."""
+
+    op: str = Field(max_length=32)
+    code: str = Field(max_length=64)
+    count: int = Field(ge=0)
+
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TotalsMessage(Frozen):
+    """What the process has done so far: sent now and then, and before the last message. The newest counts."""
+
+    type: Literal["totals"] = "totals"
+    cache_hits: Count = 0
+    cache_misses: Count = 0
+    storage_requests: tuple[StorageRequests, ...] = Field(default=(), max_length=1024)
+    storage_bytes: dict[str, Count] = Field(default_factory=dict, max_length=64)
+    storage_seconds: dict[str, Seconds] = Field(default_factory=dict, max_length=64)
+    shards_pending: Count = 0
+    shards_running: Count = 0
+    shard_attempts: dict[str, Count] = Field(default_factory=dict, max_length=64)
+
+    def requests(self) -> dict[tuple[str, str], int]:
+        """Requests by operation and code."""
+        return {(each.op, each.code): each.count for each in self.storage_requests}
+
+
+Message = Annotated[
+    ProgressMessage | TotalsMessage | SucceededMessage | FailedMessage | CancelledMessage, Field(discriminator="type")
+]
 MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 """Parses one line."""

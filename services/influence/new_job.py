@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from services.common.call_record import current_place
 from services.influence.clock import now
 from services.influence.job import Job
 from services.influence.job_store import RequestKey
@@ -47,7 +48,7 @@ class NewJob:
 
     def as_job(self, *, output_uri_prefix: str, referred: Artifact | None) -> Job:
         """The job, new and waiting."""
-        created = now()
+        created, place = now(), current_place()
         return Job(
             name=str(JobName(project=self.project, job_id=self.job_id or new_job_id())),
             uid=new_uid(),
@@ -58,4 +59,5 @@ class NewJob:
             display_name=self.display_name,
             labels=self.labels,
             referred=referred,
+            traceparent=str(place) if place else None,
         )

@@ -231,6 +231,7 @@ class JobRequest(Frozen):
         uid: Results go to `<output_uri_prefix>/<uid>/`.
         referred: What the spec points to in another job, resolved by the control plane: the ranking table behind
             `samples.harmful`, or MANIFEST.json of `previous_audit`.
+        traceparent: The place in a trace that the process works for.
     """
 
     name: str
@@ -240,3 +241,4 @@ class JobRequest(Frozen):
     spec: JobSpec
     output_uri_prefix: str
     referred: Artifact | None = None
+    traceparent: str | None = None

@@ -49,4 +49,5 @@ def run_features(
             before += len(split)
         report(total, total)
     figures = FeatureFigures(hits=sum(each.hits for each in found), misses=sum(each.misses for each in found))
+    job.totals.features(hits=figures.hits, misses=figures.misses)
     return found, figures

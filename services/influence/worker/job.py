@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common.storage.base import ObjectStore
@@ -10,6 +10,7 @@ from services.influence.spec import JobRequest
 from services.influence.worker.cancellation import Cancellation
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.settings import WorkerSettings
+from services.influence.worker.totals import JobTotals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Job:
         scratch: A folder of its own, emptied before and after.
         progress: Takes its stages.
         cancellation: Whether it is told to stop.
+        totals: Takes what it does.
     """
 
     request: JobRequest
@@ -31,6 +33,7 @@ class Job:
     scratch: Path
     progress: JobProgress
     cancellation: Cancellation
+    totals: JobTotals = field(default_factory=JobTotals)
 
     @property
     def cache_folder(self) -> str:

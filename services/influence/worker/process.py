@@ -20,6 +20,8 @@ from typing import NoReturn
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
+from services.common.traceparent import TraceParent
+from services.common.tracing import NoTracing, Tracing, open_tracing
 from services.influence.messages import CancelledMessage
 from services.influence.spec import JobRequest
 from services.influence.worker.cancellation import Cancellation, Cancelled, cancel_on_sigterm
@@ -32,6 +34,8 @@ from services.influence.worker.settings import WorkerSettings
 JOB_JSON = "job.json"
 SCRATCH_NAME = "scratch"
 EXIT_ORPHANED = 75
+TRACES_S = 2.0
+"""For the last spans to be sent: a collector that is away holds nobody up for longer."""
 
 
 class JobProcess:
@@ -42,11 +46,12 @@ class JobProcess:
         self._scratch = folder / SCRATCH_NAME
         self._outbox = Outbox()
         self._cancellation = Cancellation()
+        self._tracing: Tracing = NoTracing()
         self._holds_lock = False
 
     def run(self) -> NoReturn:
         """Run the job, send its last message, end the process."""
-        configure_logging()
+        configure_logging(fields={"job_uid": self._folder.name})
         on_parent_death(lambda: self._leave(EXIT_ORPHANED))
         cancel_on_sigterm(self._cancellation, force=self._force_cancel)
         message = self._outcome()
@@ -56,6 +61,7 @@ class JobProcess:
             self._outbox.send(message)
         except BrokenPipeError:
             self._leave(EXIT_ORPHANED)
+        self._tracing.close(timeout_s=TRACES_S)
         self._leave(0)
 
     def _outcome(self) -> LastMessage:
@@ -64,6 +70,8 @@ class JobProcess:
             take_lock(self._folder, timeout_s=settings.lock_timeout_s, check=self._cancellation.check)
             self._holds_lock = True
             request = JobRequest.model_validate_json((self._folder / JOB_JSON).read_bytes())
+            _configure_logging(request, storage)
+            self._tracing = open_tracing("eif-influence-job", os.environ)
             from services.influence.worker.stages import run_job  # torch, seconds: after the lock and the watchers
 
             return run_job(
@@ -73,6 +81,7 @@ class JobProcess:
                 scratch=self._scratch,
                 send=self._outbox.send,
                 cancellation=self._cancellation,
+                tracing=self._tracing,
             )
         except Cancelled:
             return CancelledMessage()
@@ -88,3 +97,10 @@ class JobProcess:
         if self._holds_lock:  # or the folder belongs to another attempt
             shutil.rmtree(self._scratch, ignore_errors=True)
         os._exit(code)
+
+
+def _configure_logging(request: JobRequest, storage: StorageSettings) -> None:
+    """From here on every line says whose it is."""
+    place = TraceParent.parse(request.traceparent)
+    ids = {"job_uid": request.uid, "trace_id": place.trace_id if place else None}
+    configure_logging(fields=ids, secrets=storage.secrets())

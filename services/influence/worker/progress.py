@@ -10,6 +10,7 @@ from typing import Self
 
 from eif_engine.types import Progress, no_progress
 from services.influence.messages import ProgressMessage
+from services.influence.worker.job_trace import JobTrace
 from services.influence.worker.outbox import Send
 
 INTERVAL_S = 0.2
@@ -23,6 +24,7 @@ class JobProgress:
         send: Takes the messages.
         check: Called at every report, also those that are not sent; raises when the job is to stop.
         clock: Seconds, monotonic.
+        trace: Takes the stages too.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class JobProgress:
         send: Send,
         check: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        trace: JobTrace | None = None,
     ) -> None:
         self._stages = tuple(stages)
         self._send = send
         self._check = check
         self._clock = clock
+        self._trace = trace or JobTrace()
         self._sent_at = float("-inf")
         self.seconds: dict[str, float] = {}
 
@@ -54,7 +58,8 @@ class JobProgress:
                 self._emit(name, index, unit, last)
 
         report(0, total, now=True)
-        yield report
+        with self._trace.stage(name):
+            yield report
         self.seconds[name] = self._clock() - started
         report(*last, now=True)
 
