@@ -21,10 +21,13 @@ from eif.influence.v1 import influence_service_pb2_grpc, job_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from services.common.protection import protection_of
 from services.common.server import start_server
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
+from services.influence.access import RULES
 from services.influence.app import InfluenceApp, local_runner
+from services.influence.converters import DOMAIN
 from services.influence.servicer import NAME
 from services.influence.settings import InfluenceSettings
 from services.influence.state_lock import hold_state_dir
@@ -182,7 +185,9 @@ class Influence:
 
 
 @asynccontextmanager
-async def running_influence(tmp_path: Path, **settings: Any) -> AsyncIterator[Influence]:
+async def running_influence(
+    tmp_path: Path, *, connect: Callable[[str], grpc.aio.Channel] = grpc.aio.insecure_channel, **settings: Any
+) -> AsyncIterator[Influence]:
     """A service on a state folder and an object store under `tmp_path`; drained at the end."""
     root, state_dir = tmp_path / "store", tmp_path / "state"
     root.mkdir(exist_ok=True)
@@ -198,9 +203,12 @@ async def running_influence(tmp_path: Path, **settings: Any) -> AsyncIterator[In
             uri_schemes=storage.schemes,
         )
         register = partial(influence_service_pb2_grpc.add_InfluenceServiceServicer_to_server, app.servicer)
-        running = await start_server(listen="127.0.0.1:0", services={NAME: register}, stopping=app.stopping)
+        protection = protection_of(influence_settings, rules=RULES, domain=DOMAIN)
+        running = await start_server(
+            listen="127.0.0.1:0", services={NAME: register}, protection=protection, stopping=app.stopping
+        )
         await app.start()
-        async with grpc.aio.insecure_channel(running.address) as channel:
+        async with connect(running.address) as channel:
             stub = influence_service_pb2_grpc.InfluenceServiceStub(channel)
             yield Influence(stub=stub, app=app, root=root, state_dir=state_dir, address=running.address)
             running.stopping.set()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import grpc
 
+from services.client.channel import is_loopback, open_channel
+from services.client.credentials import Credentials
 from services.client.errors import Cancelled, from_rpc_error
 
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
 
-_RESOLVER = re.compile(r"^(dns:(//[^/]*/)?|ipv4:|ipv6:)")
 MAX_RECEIVED_BYTES = 64 * 2**20
 _RETRY_POLICY = {
     # Five tries in about three seconds; gRPC adds jitter of 20 %. UNAVAILABLE is the only code that is safe (AIP-194).
@@ -48,14 +47,30 @@ class Connection:
         service: Full name of the gRPC service.
         retried: Methods that may be sent again when the server was UNAVAILABLE.
         timeout: Seconds until a unary call is given up, its retries included.
+        credentials: How the server is known, and who calls.
+
+    Raises:
+        CredentialsError: The credentials cannot be used for this target.
     """
 
-    def __init__(self, target: str, *, service: str, retried: Sequence[str], timeout: float) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        service: str,
+        retried: Sequence[str],
+        timeout: float,
+        credentials: Credentials | None = None,
+    ) -> None:
         if timeout <= 0:
             raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
         self.target = target
         self.timeout = timeout
-        self.channel = grpc.insecure_channel(target, options=_options(target, service=service, retried=retried))
+        self.channel = open_channel(
+            target,
+            credentials=credentials or Credentials(),
+            options=_options(target, service=service, retried=retried),
+        )
         self._closed = False
 
     @property
@@ -121,14 +136,3 @@ def _options(target: str, *, service: str, retried: Sequence[str]) -> list[tuple
     ]
     # A proxy from the environment cannot reach this machine's own loopback.
     return [*options, ("grpc.enable_http_proxy", 0)] if is_loopback(target) else options
-
-
-def is_loopback(target: str) -> bool:
-    """Whether a target names this machine's loopback."""
-    host = _RESOLVER.sub("", target).rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return target.startswith("unix:")

@@ -17,6 +17,7 @@ from eif.embedding.v1 import embedding_service_pb2, embedding_service_pb2_grpc, 
 from services.client import names
 from services.client.batching import batches
 from services.client.connection import Connection
+from services.client.credentials import Credentials
 from services.client.embedding_converters import (
     SPACES,
     image_input,
@@ -68,6 +69,8 @@ class EmbeddingClient:
         project: Project of what is created, listed, or named by id only.
         timeout: Seconds until a call that is not a stream is given up; loading a model may take longer.
         reconnect: How patient `watch_index` is when the connection is lost.
+        credentials: TLS and who calls; plain text and nobody by default. `Credentials.from_environ(os.environ)` reads
+            EIF_CLIENT_*. Those that cannot be used raise CredentialsError.
     """
 
     def __init__(
@@ -77,11 +80,16 @@ class EmbeddingClient:
         project: str = "default",
         timeout: float = 60.0,
         reconnect: Reconnect | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.project = project
         self._reconnect = reconnect or Reconnect()
         self._connection = Connection(
-            target, service="eif.embedding.v1.EmbeddingService", retried=_RETRIED, timeout=timeout
+            target,
+            service="eif.embedding.v1.EmbeddingService",
+            retried=_RETRIED,
+            timeout=timeout,
+            credentials=credentials,
         )
         self._stub = embedding_service_pb2_grpc.EmbeddingServiceStub(self._connection.channel)
         self._info: EmbeddingServerInfo | None = None

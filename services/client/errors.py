@@ -4,7 +4,8 @@
     |-- InvalidArgument      the request or the data is wrong; sending it again will not help
     |-- NotFound             no such job, model, index, query, table or object
     |-- AlreadyExists        the name is taken
-    |-- PermissionDenied     the URI or the bucket is not allowed
+    |-- PermissionDenied     the URI, the bucket or what is asked for is not allowed
+    |   `-- Unauthenticated  the server does not know who calls, or the client does not trust the server
     |-- FailedPrecondition   not in this state: the job has not ended, the index is not ready ...
     |-- ResourceExhausted    the queue or a device is full; later it may work
     |-- Aborted              something changed meanwhile: an etag, an object
@@ -84,6 +85,10 @@ class PermissionDenied(EifRpcError):
     """The server may not, or must not, touch this."""
 
 
+class Unauthenticated(PermissionDenied):
+    """One of the two does not know the other."""
+
+
 class FailedPrecondition(EifRpcError):
     """Not in this state."""
 
@@ -156,7 +161,7 @@ _CLASSES: dict[grpc.StatusCode, type[EifRpcError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.ABORTED: Aborted,

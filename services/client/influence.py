@@ -18,6 +18,7 @@ from eif.influence.v1 import influence_service_pb2, influence_service_pb2_grpc, 
 
 from services.client import names
 from services.client.connection import Connection
+from services.client.credentials import Credentials
 from services.client.gate import AuditDifferences, AuditVerdict, Change, FindingChange
 from services.client.gate_converters import CHANGE_VALUES, change_of, count_of, verdict_of
 from services.client.job_converters import STATE_VALUES, job_of, raise_unless_succeeded, server_info_of
@@ -79,6 +80,8 @@ class InfluenceClient:
         project: Project of the jobs that are created, listed, or named by id only.
         timeout: Seconds until a call that is not a stream is given up.
         reconnect: How patient streams are when the connection is lost.
+        credentials: TLS and who calls; plain text and nobody by default. `Credentials.from_environ(os.environ)` reads
+            EIF_CLIENT_*. Those that cannot be used raise CredentialsError.
     """
 
     def __init__(
@@ -88,11 +91,16 @@ class InfluenceClient:
         project: str = "default",
         timeout: float = 30.0,
         reconnect: Reconnect | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.project = project
         self._reconnect = reconnect or Reconnect()
         self._connection = Connection(
-            target, service="eif.influence.v1.InfluenceService", retried=_RETRIED, timeout=timeout
+            target,
+            service="eif.influence.v1.InfluenceService",
+            retried=_RETRIED,
+            timeout=timeout,
+            credentials=credentials,
         )
         self._stub = influence_service_pb2_grpc.InfluenceServiceStub(self._connection.channel)
 

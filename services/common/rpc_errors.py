@@ -22,7 +22,7 @@ MAX_STATUS_BYTES = 4096
 
 _MAX_MESSAGE_BYTES = 1024  # the message goes over the wire twice, once with every non-ASCII byte as three
 _MAX_METADATA_BYTES = 256
-_RETRY_SECONDS = {"QUEUE_FULL": 5, "STORAGE_UNAVAILABLE": 5, "EMBEDDING_UNAVAILABLE": 5}
+_RETRY_SECONDS = {"QUEUE_FULL": 5, "TOO_MANY_CALLS": 1, "STORAGE_UNAVAILABLE": 5, "EMBEDDING_UNAVAILABLE": 5}
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from services.common.calls import CallInterceptor, CallObserver
 from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.health import HealthServicer
-from services.common.protection import Protection
+from services.common.protection import UNPROTECTED, Protection
 from services.common.ready import announce
 from services.common.telemetry import CallLog
 
@@ -59,7 +59,7 @@ async def start_server(
     listen: str,
     services: Mapping[str, Register],
     insecure: bool = False,
-    protection: Protection = Protection(),
+    protection: Protection = UNPROTECTED,
     max_receive_bytes: int = DEFAULT_MAX_RECEIVE_BYTES,
     observers: Sequence[CallObserver] = (),
     stopping: asyncio.Event | None = None,

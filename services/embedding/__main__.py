@@ -2,7 +2,8 @@
 
 It keeps its models and indexes in a state folder, and the indexes' vectors in the object store, and brings them back
 after a restart. SIGTERM or SIGINT drains it: running calls get time to end; an index that is being built is built again
-by the next server on the same folder. Exit codes: 0 after a drain, 2 when it cannot start as it is set up.
+by the next server on the same folder. `token NAME` makes a bearer token instead. Exit codes: 0 after a drain, 2 when it
+cannot start as it is set up.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from eif.embedding.v1 import embedding_service_pb2_grpc
 from pydantic import ValidationError
 
 from eif_engine.errors import EifError
-from services.common.server import check_address, serve_until_signal, start_server
+from services.common.access.token_command import make_token
+from services.common.protection import check_transport, protection_of
+from services.common.server import serve_until_signal, start_server
 from services.common.settings import PREFIX as STORAGE_PREFIX
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
+from services.embedding.access import RULES
 from services.embedding.app import EmbeddingApp, check_prefix
+from services.embedding.converters import DOMAIN
 from services.embedding.servicer import NAME
 from services.embedding.settings import PREFIX, EmbeddingSettings
 from services.embedding.state_lock import hold_state_dir
@@ -48,6 +53,12 @@ def read_settings(arguments: list[str]) -> EmbeddingSettings:
         "--index-uri-prefix", metavar="URI", help=f"where indexes are stored ({PREFIX}INDEX_URI_PREFIX)"
     )
     parser.add_argument(
+        "--insecure-loopback",
+        action="store_const",
+        const=True,
+        help=f"plain text on the loopback although callers are identified ({PREFIX}INSECURE_LOOPBACK)",
+    )
+    parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help=f"written when calls are accepted ({PREFIX}READY_FILE)"
     )
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -63,6 +74,7 @@ async def serve(settings: EmbeddingSettings, storage: StorageSettings) -> None:
             listen=settings.listen,
             services={NAME: partial(embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, app.servicer)},
             insecure=settings.insecure,
+            protection=protection_of(settings, rules=RULES, domain=DOMAIN),
             max_receive_bytes=settings.max_request_bytes,
             stopping=app.stopping,
         )
@@ -72,10 +84,12 @@ async def serve(settings: EmbeddingSettings, storage: StorageSettings) -> None:
 
 
 def main() -> int:
-    """Run the service and return its exit code."""
+    """Run the service, or a verb of it, and return the exit code."""
+    if sys.argv[1:2] == ["token"]:
+        return make_token(sys.argv[2:], program="python -m services.embedding", variable=f"{PREFIX}TOKEN_FILE")
     try:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
-        check_address(settings.listen, insecure=settings.insecure)
+        check_transport(settings)
         check_prefix(settings.index_uri_prefix, storage.schemes)
         configure_logging(settings.log_level)
         with hold_state_dir(settings.state_dir):

@@ -6,22 +6,21 @@ import os
 from pathlib import Path
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from services.common.server_settings import ServerSettings
 from services.embedding.session import Device
 
 PREFIX = "EIF_EMBEDDING_"
 
 
-class EmbeddingSettings(BaseSettings):
+class EmbeddingSettings(ServerSettings):
     """Where the service listens and keeps its state and indexes, and how much it does at a time."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     listen: str = "127.0.0.1:50052"
     """`host:port`; port 0 takes a free one."""
-    insecure: bool = False
-    """Allow an address that other machines can reach, although traffic is plain text."""
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "state" / "eif" / "embedding")
     """What models and indexes there are, copies of the models, and scratch files. One server at a time."""
     index_uri_prefix: str | None = None

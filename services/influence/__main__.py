@@ -2,7 +2,8 @@
 
 It keeps its jobs in a state folder, runs each in a process of its own, and goes on with them after a restart.
 SIGTERM or SIGINT drains it: running calls get time to end, job processes are stopped and started again by the next
-server on the same folder. Exit codes: 0 after a drain, 2 when it cannot start as it is set up.
+server on the same folder. `token NAME` makes a bearer token instead. Exit codes: 0 after a drain, 2 when it cannot
+start as it is set up.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from eif.influence.v1 import influence_service_pb2_grpc
 from pydantic import ValidationError
 
 from eif_engine.errors import EifError
-from services.common.server import check_address, serve_until_signal, start_server
+from services.common.access.token_command import make_token
+from services.common.protection import check_transport, protection_of
+from services.common.server import serve_until_signal, start_server
 from services.common.settings import PREFIX as STORAGE_PREFIX
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
+from services.influence.access import RULES
 from services.influence.app import InfluenceApp, check_prefixes, local_runner
+from services.influence.converters import DOMAIN
 from services.influence.local_runner import WORKER
 from services.influence.servicer import NAME
 from services.influence.settings import PREFIX, InfluenceSettings
@@ -50,6 +55,12 @@ def read_settings(arguments: list[str]) -> InfluenceSettings:
         "--output-uri-prefix", metavar="URI", help=f"where results go by default ({PREFIX}OUTPUT_URI_PREFIX)"
     )
     parser.add_argument(
+        "--insecure-loopback",
+        action="store_const",
+        const=True,
+        help=f"plain text on the loopback although callers are identified ({PREFIX}INSECURE_LOOPBACK)",
+    )
+    parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help=f"written when calls are accepted ({PREFIX}READY_FILE)"
     )
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -70,6 +81,7 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
             listen=settings.listen,
             services={NAME: partial(influence_service_pb2_grpc.add_InfluenceServiceServicer_to_server, app.servicer)},
             insecure=settings.insecure,
+            protection=protection_of(settings, rules=RULES, domain=DOMAIN),
             stopping=app.stopping,
         )
         await app.start()
@@ -79,10 +91,12 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
 
 
 def main(*, job_command: Sequence[str] = WORKER) -> int:
-    """Run the service and return its exit code."""
+    """Run the service, or a verb of it, and return the exit code."""
+    if sys.argv[1:2] == ["token"]:
+        return make_token(sys.argv[2:], program="python -m services.influence", variable=f"{PREFIX}TOKEN_FILE")
     try:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
-        check_address(settings.listen, insecure=settings.insecure)
+        check_transport(settings)
         check_prefixes(settings, storage)
         configure_logging(settings.log_level)
         with hold_state_dir(settings.state_dir):

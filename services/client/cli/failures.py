@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from services.client.errors import EifRpcError
 
 _HINTS = {
+    "CREDENTIALS_MISSING": "name the file of your token with --token-file, or your certificate with --certificate-file",
     "DEADLINE_EXCEEDED": "try again, or allow more with --timeout",
     "JOB_NOT_FOUND": "`eif jobs list` shows the jobs of a project",
     "JOB_NOT_SUCCEEDED": "`eif watch JOB` follows it",

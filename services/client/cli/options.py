@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from services.client.cli.credentials import credentials_options
+from services.client.cli.failures import InputError
+from services.client.credentials import Credentials, CredentialsError
+
 if TYPE_CHECKING:
     from services.client.embedding import EmbeddingClient
     from services.client.influence import InfluenceClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Client = TypeVar("Client", "InfluenceClient", "EmbeddingClient")
 INFLUENCE_TARGET = "127.0.0.1:50051"
 EMBEDDING_TARGET = "127.0.0.1:50052"
 COUNT = click.IntRange(min=0)
@@ -23,11 +28,12 @@ POSITIVE = click.IntRange(min=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """A service, the project that ids belong to, and the seconds that one call may take."""
+    """A service, the project that ids belong to, the seconds that one call may take, and who makes it."""
 
     target: str
     project: str
     timeout: float
+    credentials: Credentials
 
 
 def influence_options(command: Command) -> Command:
@@ -46,7 +52,7 @@ def influence_client(where: Where) -> Iterator[InfluenceClient]:
     from services.client.influence import InfluenceClient
 
     with (
-        InfluenceClient(where.target, project=where.project, timeout=where.timeout) as client,
+        _made(InfluenceClient, where) as client,
         _hint("start one with `eif serve all`, or name another with --target or EIF_TARGET"),
     ):
         yield client
@@ -58,7 +64,7 @@ def embedding_client(where: Where) -> Iterator[EmbeddingClient]:
     from services.client.embedding import EmbeddingClient
 
     with (
-        EmbeddingClient(where.target, project=where.project, timeout=where.timeout) as client,
+        _made(EmbeddingClient, where) as client,
         _hint("start one with `eif serve all`, or name another with --embedding-target or EIF_EMBEDDING_TARGET"),
     ):
         yield client
@@ -67,6 +73,13 @@ def embedding_client(where: Where) -> Iterator[EmbeddingClient]:
 def examples(*lines: str) -> str:
     """An epilog with examples, which click leaves as they are."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _made(client: type[Client], where: Where) -> Client:
+    try:
+        return client(where.target, project=where.project, timeout=where.timeout, credentials=where.credentials)
+    except CredentialsError as error:
+        raise InputError(str(error)) from None
 
 
 @contextmanager
@@ -109,8 +122,8 @@ def timeout_option(default: float) -> Callable[[Any], Any]:
 
 def _where_options(command: Command, option: str, variable: str, default: str, service: str) -> Command:
     @functools.wraps(command)
-    def with_where(*, target: str, project: str, timeout: float, **others: Any) -> Any:  # noqa: ANN401 - any command
-        return command(Where(target=target, project=project, timeout=timeout), **others)
+    def with_where(*, target: str, project: str, timeout: float, credentials: Credentials, **others: Any) -> Any:  # noqa: ANN401 - any command
+        return command(Where(target=target, project=project, timeout=timeout, credentials=credentials), **others)
 
     decorators = [
         target_option(option, variable, default, name="target", service=service),
@@ -123,6 +136,7 @@ def _where_options(command: Command, option: str, variable: str, default: str, s
             help="The project that names without one belong to.",
         ),
         timeout_option(60.0),
+        credentials_options,
     ]
     for decorator in reversed(decorators):
         with_where = decorator(with_where)

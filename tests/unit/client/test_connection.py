@@ -6,7 +6,8 @@ import json
 import pytest
 from eif.influence.v1 import influence_service_pb2
 
-from services.client.connection import is_loopback, service_config
+from services.client.channel import is_loopback
+from services.client.connection import service_config
 from services.client.influence import InfluenceClient
 from services.client.reconnect import Reconnect
 from tests.scripted_server import Context, ScriptedServer

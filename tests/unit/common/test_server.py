@@ -13,10 +13,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from services.common.addresses import check_address
+from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.health import HealthServicer
+from services.common.interceptors import Interceptors
+from services.common.protection import Protection
 from services.common.ready import announce
-from services.common.server import Interceptors, check_address, start_server
+from services.common.server import start_server
 from tests.echo import SERVICE, call, echo_server, open_stream, register_echo
 
 Status = health_pb2.HealthCheckResponse
@@ -179,7 +183,8 @@ async def test_an_old_connection_is_left_without_ending_its_calls() -> None:
         await go.wait()
         await context.write(b"last")
 
-    async with echo_server(body, max_connection_age_s=0.2) as (_, channel):
+    aging = Protection(connections=Connections(max_age_s=0.2))
+    async with echo_server(body, protection=aging) as (_, channel):
         streams = [open_stream(channel)]
         assert await streams[0].read() == b"first"
         while len(set(peers)) < 2:  # until a new call goes over a new connection
@@ -197,7 +202,7 @@ async def test_interceptors_run_in_their_order() -> None:
         admission=[Trace("admission 1", seen), Trace("admission 2", seen)],
         authentication=[Trace("authentication", seen)],
     )
-    async with echo_server(echo, interceptors=interceptors) as (_, channel):
+    async with echo_server(echo, protection=Protection(interceptors=interceptors)) as (_, channel):
         await call(channel, "Unary")
     assert seen == ["admission 1", "admission 2", "authentication", "authorization"]
 

@@ -1,0 +1,103 @@
+"""A channel with credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import grpc
+
+from services.client.credentials import Credentials, CredentialsError, read_pem
+
+Call = TypeVar("Call")
+
+_RESOLVER = re.compile(r"^(dns:(//[^/]*/)?|ipv4:|ipv6:)")
+
+
+def open_channel(
+    target: str, *, credentials: Credentials, options: Sequence[tuple[str, str | int]] = ()
+) -> grpc.Channel:
+    """A channel to `target`, encrypted and with a token as the credentials say.
+
+    Raises:
+        CredentialsError: A file cannot be used, or a token would leave this machine in plain text.
+    """
+    if credentials.has_token and not credentials.encrypted and not is_loopback(target):
+        raise CredentialsError(
+            f"refusing to send a token to {target} in plain text; use TLS (EIF_CLIENT_TLS=true, or the file of its "
+            "authority in EIF_CLIENT_CA_FILE)"
+        )
+    if credentials.encrypted:
+        channel = grpc.secure_channel(target, _tls(credentials), options=list(options))
+    else:
+        channel = grpc.insecure_channel(target, options=list(options))
+    return grpc.intercept_channel(channel, _Bearer(credentials)) if credentials.has_token else channel
+
+
+def is_loopback(target: str) -> bool:
+    """Whether a target names this machine's loopback."""
+    host = _RESOLVER.sub("", target).rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return target.startswith("unix:")
+
+
+def _tls(credentials: Credentials) -> grpc.ChannelCredentials:
+    ca, certificate, key = credentials.ca_file, credentials.certificate_file, credentials.key_file
+    return grpc.ssl_channel_credentials(
+        root_certificates=_pem(ca, "the file of authorities", "CERTIFICATE") if ca else None,
+        certificate_chain=_pem(certificate, "the certificate file", "CERTIFICATE") if certificate else None,
+        private_key=_pem(key, "the key file", "PRIVATE KEY") if key else None,
+    )
+
+
+def _pem(path: Path, what: str, kind: str) -> bytes:
+    data = read_pem(path, what)
+    if f"{kind}-----".encode() not in data:
+        raise CredentialsError(f"{what} {path} is not PEM: it has no BEGIN {kind}")
+    return data
+
+
+class _CallDetails(NamedTuple):
+    """What grpc.ClientCallDetails has."""
+
+    method: str
+    timeout: float | None
+    metadata: tuple[tuple[str, str | bytes], ...]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Sends the token of that moment with every call. Call credentials would do so over TLS only."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def intercept_unary_unary(
+        self, continuation: Callable[..., Call], client_call_details: grpc.ClientCallDetails, request: object
+    ) -> Call:
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_unary_stream(
+        self, continuation: Callable[..., Call], client_call_details: grpc.ClientCallDetails, request: object
+    ) -> Call:
+        return continuation(self._with_token(client_call_details), request)
+
+    def _with_token(self, details: grpc.ClientCallDetails) -> _CallDetails:
+        metadata = tuple(details.metadata or ())
+        return _CallDetails(
+            method=details.method,
+            timeout=details.timeout,
+            metadata=(*metadata, ("authorization", f"Bearer {self._credentials.bearer()}")),
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
+        )
