@@ -17,6 +17,9 @@ from services.common.storage.base import ObjectStore
 from services.common.storage.metered import MeteredStore
 from services.common.tracing import NoTracing, Tracing
 
+TRACES_S = 2.0
+"""For the last spans: a collector that is away does not hold up the end of a server for longer."""
+
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
@@ -42,6 +45,10 @@ class Observability:
     def metered(self, store: ObjectStore) -> ObjectStore:
         """The store, measured; what is asked of it for a call is in the call's trace."""
         return MeteredStore(store, self.storage.record, tracing=self.tracing, place=current_place)
+
+    def close(self) -> None:
+        """Send the last spans."""
+        self.tracing.close(timeout_s=TRACES_S)
 
     async def exposition(self) -> bytes:
         """The text of `/metrics`."""

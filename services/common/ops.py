@@ -121,8 +121,8 @@ class OpsServer:
         return status, _JSON, _text(answer)
 
 
-async def ops_address(server: OpsServer, listen: str | None) -> str | None:
-    """Start the server where it is asked for."""
+async def start_ops(server: OpsServer, listen: str | None) -> str | None:
+    """Start the server where it is asked for; its address."""
     if listen is None:
         return None
     address = await server.start(listen)

@@ -103,6 +103,7 @@ async def serve_until_signal(
     grace: float = DEFAULT_GRACE_SECONDS,
     ready_file: Path | None = None,
     on_drain: Callable[[], Awaitable[None]] | None = None,
+    ops_address: str | None = None,
 ) -> None:
     """Announce the address, wait for SIGTERM or SIGINT, drain. A second signal ends running calls at once.
 
@@ -111,6 +112,7 @@ async def serve_until_signal(
         grace: Seconds that running calls have to end.
         ready_file: Where the address is written too, once calls are accepted.
         on_drain: Awaited once new calls are refused, while running ones go on.
+        ops_address: Of the port for probes and metrics, to be announced too.
     """
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -118,7 +120,7 @@ async def serve_until_signal(
     for number in numbers:
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
-        announce(running.address, ready_file)
+        announce(running.address, ready_file, ops_address=ops_address)
         await signals.get()
         await _drain(running, grace, on_drain, hurry=asyncio.create_task(signals.get()))
     finally:

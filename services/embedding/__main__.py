@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,20 @@ from pydantic import ValidationError
 
 from eif_engine.errors import EifError
 from services.common.access.token_command import make_token
+from services.common.observability import Observability
+from services.common.ops import OpsServer, start_ops
+from services.common.probes import Lifecycle, probes
 from services.common.protection import check_transport, protection_of
 from services.common.server import serve_until_signal, start_server
 from services.common.settings import PREFIX as STORAGE_PREFIX
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
+from services.common.tracing import open_tracing
 from services.embedding.access import RULES
 from services.embedding.app import EmbeddingApp, check_prefix
 from services.embedding.converters import DOMAIN
+from services.embedding.metrics import EmbeddingMetrics
 from services.embedding.servicer import NAME
 from services.embedding.settings import PREFIX, EmbeddingSettings
 from services.embedding.state_lock import hold_state_dir
@@ -67,8 +73,13 @@ def read_settings(arguments: list[str]) -> EmbeddingSettings:
 
 async def serve(settings: EmbeddingSettings, storage: StorageSettings) -> None:
     """Serve until SIGTERM or SIGINT. The caller holds the state folder."""
-    app = EmbeddingApp(settings, open_store(storage), uri_schemes=storage.schemes)
+    seen = Observability("embedding", open_tracing("eif-embedding", os.environ))
+    metrics = EmbeddingMetrics(seen.registry)
+    app = EmbeddingApp(settings, seen.metered(open_store(storage)), uri_schemes=storage.schemes, metrics=metrics)
+    lifecycle = Lifecycle(app.stopping)
+    ops = OpsServer(probes=probes(lifecycle, live={}, ready={"state": app.check_state}), metrics=seen.exposition)
     try:
+        ops_address = await start_ops(ops, settings.ops_listen)
         app.start()
         running = await start_server(
             listen=settings.listen,
@@ -76,11 +87,17 @@ async def serve(settings: EmbeddingSettings, storage: StorageSettings) -> None:
             insecure=settings.insecure,
             protection=protection_of(settings, rules=RULES, domain=DOMAIN),
             max_receive_bytes=settings.max_request_bytes,
+            observers=[*seen.observers([NAME]), metrics],
             stopping=app.stopping,
         )
-        await serve_until_signal(running, grace=settings.drain_s, ready_file=settings.ready_file)
+        lifecycle.begin()
+        await serve_until_signal(
+            running, grace=settings.drain_s, ready_file=settings.ready_file, ops_address=ops_address
+        )
     finally:
+        await ops.close()
         await app.close()
+        seen.close()
 
 
 def main() -> int:
@@ -91,7 +108,7 @@ def main() -> int:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
         check_transport(settings)
         check_prefix(settings.index_uri_prefix, storage.schemes)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, secrets=storage.secrets())
         with hold_state_dir(settings.state_dir):
             asyncio.run(serve(settings, storage))
     except EifError as error:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from services.embedding.settings import EmbeddingSettings
 
 SEARCHES_AT_A_TIME = 2
+STATE_PATIENCE_S = 2.0
+"""For the state file to answer a probe."""
 
 
 class EmbeddingApp:
@@ -101,6 +103,17 @@ class EmbeddingApp:
         """Bring back what an earlier run had."""
         self._models.start()
         self._indexes.start()
+
+    async def check_state(self) -> str | None:
+        """What is wrong with the file that keeps models and indexes."""
+        try:
+            async with asyncio.timeout(STATE_PATIENCE_S):
+                await asyncio.to_thread(self._database.check)
+        except TimeoutError:
+            return f"the state file has not answered for {STATE_PATIENCE_S:g} s"
+        except ServiceError as error:
+            return f"the state file cannot be used ({error.reason})"
+        return None
 
     async def close(self) -> None:
         """Stop what runs. Nothing of it is lost: it goes on with the next run."""

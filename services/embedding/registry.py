@@ -64,6 +64,14 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
+    def check(self) -> None:
+        """Read something. Raises RESOURCE_PROBLEM."""
+        with self._lock:
+            try:
+                self._connection.execute("SELECT 1 FROM resource LIMIT 1").fetchone()
+            except sqlite3.Error as error:
+                raise ServiceError("RESOURCE_PROBLEM", f"the state of the server cannot be read: {error}") from error
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()

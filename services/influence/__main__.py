@@ -22,12 +22,16 @@ from pydantic import ValidationError
 
 from eif_engine.errors import EifError
 from services.common.access.token_command import make_token
+from services.common.observability import Observability
+from services.common.ops import start_ops
+from services.common.probes import Lifecycle
 from services.common.protection import check_transport, protection_of
 from services.common.server import serve_until_signal, start_server
 from services.common.settings import PREFIX as STORAGE_PREFIX
 from services.common.settings import StorageSettings
 from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
+from services.common.tracing import open_tracing
 from services.influence.access import RULES
 from services.influence.app import InfluenceApp, check_prefixes, local_runner
 from services.influence.converters import DOMAIN
@@ -70,24 +74,39 @@ def read_settings(arguments: list[str]) -> InfluenceSettings:
 async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_command: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. The caller holds the state folder."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+    seen = Observability("influence", open_tracing("eif-influence", os.environ))
     app = InfluenceApp(
         settings,
         store=open_store(storage),
         runner=local_runner(settings, storage, os.environ, command=job_command),
         uri_schemes=storage.schemes,
+        observability=seen,
     )
+    lifecycle = Lifecycle(app.stopping)
+    ops = app.ops(lifecycle)
     try:
+        ops_address = await start_ops(ops, settings.ops_listen)
         running = await start_server(
             listen=settings.listen,
             services={NAME: partial(influence_service_pb2_grpc.add_InfluenceServiceServicer_to_server, app.servicer)},
             insecure=settings.insecure,
             protection=protection_of(settings, rules=RULES, domain=DOMAIN),
+            observers=seen.observers([NAME]),
             stopping=app.stopping,
         )
         await app.start()
-        await serve_until_signal(running, grace=settings.drain_s, ready_file=settings.ready_file, on_drain=app.drain)
+        lifecycle.begin()
+        await serve_until_signal(
+            running,
+            grace=settings.drain_s,
+            ready_file=settings.ready_file,
+            on_drain=app.drain,
+            ops_address=ops_address,
+        )
     finally:
+        await ops.close()
         app.close()
+        seen.close()
 
 
 def main(*, job_command: Sequence[str] = WORKER) -> int:
@@ -98,7 +117,7 @@ def main(*, job_command: Sequence[str] = WORKER) -> int:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
         check_transport(settings)
         check_prefixes(settings, storage)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, secrets=storage.secrets())
         with hold_state_dir(settings.state_dir):
             asyncio.run(serve(settings, storage, job_command=job_command))
     except EifError as error:

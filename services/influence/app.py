@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from services.common.errors import ServiceError
+from services.common.liveness import ThreadWatch
+from services.common.observability import Observability
+from services.common.ops import OpsServer
+from services.common.probes import Lifecycle, probes
 from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectStore
 from services.influence.admission import Admission
@@ -14,12 +18,15 @@ from services.influence.device_locks import DeviceLocks
 from services.influence.gate.findings import AuditFindings
 from services.influence.gate.service import GateService
 from services.influence.job_files import JobFiles
+from services.influence.job_gauges import JobGauges
 from services.influence.jobs import JobService
 from services.influence.ledger import Ledger
-from services.influence.open_job_store import SETTING as DATABASE_URL
-from services.influence.open_job_store import open_job_store
 from services.influence.limits import JobLimits
 from services.influence.local_runner import WORKER, LocalRunner
+from services.influence.metrics import InfluenceMetrics
+from services.influence.observed_runner import observed
+from services.influence.open_job_store import SETTING as DATABASE_URL
+from services.influence.open_job_store import open_job_store
 from services.influence.result_service import ResultService
 from services.influence.results import Results
 from services.influence.retention import Retention
@@ -30,7 +37,6 @@ from services.influence.server_info import InfoService
 from services.influence.servicer import InfluenceServicer
 from services.influence.settings import InfluenceSettings
 from services.influence.table_cache import TableCache
-
 
 _KEPT_FROM_JOBS = {DATABASE_URL, "PGPASSWORD"}
 """Job processes read files of strangers, and have no use for the job table."""
@@ -44,21 +50,33 @@ class InfluenceApp:
         store: The object store.
         runner: Runs job processes.
         uri_schemes: What GetServerInfo says of the store.
+        observability: Takes what is measured and traced.
     """
 
     def __init__(
-        self, settings: InfluenceSettings, *, store: ObjectStore, runner: JobRunner, uri_schemes: tuple[str, ...]
+        self,
+        settings: InfluenceSettings,
+        *,
+        store: ObjectStore,
+        runner: JobRunner,
+        uri_schemes: tuple[str, ...],
+        observability: Observability | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
+        self.observability = observability or Observability("influence")
+        metrics = InfluenceMetrics(self.observability.registry)
+        store = self.observability.metered(store)
         self._retaining: asyncio.Task[None] | None = None
         self._board = Board()
-        self._ledger = Ledger(open_job_store(settings.database_url, settings.state_dir), self._board)
+        self._ledger = Ledger(open_job_store(settings.database_url, settings.state_dir), self._board, metrics)
+        self._gauges = JobGauges(self.observability.registry, self._ledger.summary)
         tables = _cache(settings, store)
+        metrics.show_table_cache(lambda: tables.size)
         results = Results(tables)
         self._scheduler = Scheduler(
             ledger=self._ledger,
             store=store,
-            runner=runner,
+            runner=observed(runner, metrics, self.observability),
             state_dir=settings.state_dir,
             owner=server_id(settings.state_dir),
             quotas=settings.quotas,
@@ -74,6 +92,16 @@ class InfluenceApp:
             gate=GateService(ledger=self._ledger, findings=AuditFindings(tables)),
             info=InfoService(settings, uri_schemes=uri_schemes),
         )
+
+    def ops(self, lifecycle: Lifecycle) -> OpsServer:
+        """Answers probes and scrapes."""
+        threads = ThreadWatch(self._ledger.threads, "the job table")
+        checks = probes(lifecycle, live={"job_table_threads": threads.check}, ready={"job_table": self._gauges.refresh})
+        return OpsServer(probes=checks, metrics=self._exposition)
+
+    async def _exposition(self) -> bytes:
+        await self._gauges.refresh()
+        return await self.observability.exposition()
 
     async def start(self) -> None:
         """Settle what an earlier server has left, and run what waits."""

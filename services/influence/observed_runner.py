@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from services.common.observability import Observability
 from services.common.traceparent import TraceParent
 from services.common.tracing import Span, Tracing
 from services.influence.job_folder import read_request, write_request
@@ -46,6 +47,9 @@ class ObservedRunner:
         try:
             if not unwanted:
                 report = await self._run(folder, request, on_message)
+        except asyncio.CancelledError:
+            self._left.add(folder)
+            raise
         finally:
             self._end(folder, span, report)
         return report
@@ -118,3 +122,9 @@ def outcome_of(report: ExitReport, *, left: bool) -> str:
 
 def _within(request: JobRequest, place: TraceParent) -> JobRequest:
     return request.model_copy(update={"traceparent": str(place)})
+
+
+def observed(runner: JobRunner, metrics: InfluenceMetrics, observability: Observability) -> JobRunner:
+    """The runner of a server, observed."""
+    totals = RunTotals(metrics, observability.storage)
+    return ObservedRunner(runner, metrics=metrics, totals=totals, tracing=observability.tracing)
