@@ -63,13 +63,14 @@ def stop_on_sigterm(_signal: int, _frame: object) -> None:
 def succeed(request: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
     """Put tables that were written before (`path`, `rows`) in their place, then MANIFEST.json, then say so."""
     folder = path_of(request["output_uri_prefix"]) / request["uid"]
-    folder.mkdir(parents=True, exist_ok=True)
+    own = f"attempt-{request['attempt']}"
+    (folder / own).mkdir(parents=True, exist_ok=True)
     entries = {}
     for name, table in tables.items():
         data = Path(table["path"]).read_bytes()
-        (folder / f"{name}.parquet").write_bytes(data)
+        (folder / own / f"{name}.parquet").write_bytes(data)
         entries[name] = {
-            "file": f"{name}.parquet",
+            "file": f"{own}/{name}.parquet",
             "sha256": hashlib.sha256(data).hexdigest(),
             "rows": table["rows"],
             "bytes": len(data),
@@ -85,9 +86,13 @@ def succeed(request: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
         "provenance": {"device": "cpu", "program": "tests/job_program.py"},
     }
     data = json.dumps(manifest).encode()
-    partial = folder / ".eif-partial-manifest"
+    partial = folder / f".eif-partial-manifest-{own}"
     partial.write_bytes(data)
-    partial.rename(folder / "MANIFEST.json")
+    try:
+        os.link(partial, folder / "MANIFEST.json")
+    except FileExistsError:
+        data = (folder / "MANIFEST.json").read_bytes()
+    partial.unlink()
     send(
         type="succeeded",
         manifest_uri=f"{request['output_uri_prefix']}/{request['uid']}/MANIFEST.json",

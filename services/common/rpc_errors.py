@@ -22,7 +22,12 @@ MAX_STATUS_BYTES = 4096
 
 _MAX_MESSAGE_BYTES = 1024  # the message goes over the wire twice, once with every non-ASCII byte as three
 _MAX_METADATA_BYTES = 256
+_MAX_RETRY_S = 3600.0
 _RETRY_SECONDS = {"QUEUE_FULL": 5, "TOO_MANY_CALLS": 1, "STORAGE_UNAVAILABLE": 5, "EMBEDDING_UNAVAILABLE": 5}
+"""Usual ones; metadata `retry_after_s` of an error is better where it is there."""
+
+_PUSHED_BACK = {"QUEUE_FULL"}
+"""Reasons whose delay gRPC's own retries keep to as well, where a client has turned them on for this status."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ async def translate_errors(context: grpc.aio.ServicerContext[Any, Any], rpc: str
         rpc: Name of the method, for the log.
         domain: Domain of ErrorInfo, for example `influence.eif.dev`.
     """
+    pushback: tuple[tuple[str, str], ...] = ()
     try:
         yield
     except grpc.aio.AbortError:  # the body has ended the call itself: its status stands
@@ -45,13 +51,15 @@ async def translate_errors(context: grpc.aio.ServicerContext[Any, Any], rpc: str
         if error.reason == "INTERNAL" or error.reason not in STATUS_BY_REASON:
             logger.exception("unhandled error in %s", rpc)
         status = rpc_status.to_status(status_of(error, domain))
+        if error.reason in _PUSHED_BACK:
+            pushback = (("grpc-retry-pushback-ms", str(round(1000 * _retry_s(error)))),)
     except Exception:
         note_reason("INTERNAL")
         logger.exception("unhandled error in %s", rpc)
         status = rpc_status.to_status(status_of(EifError("internal error"), domain))
     else:
         return
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    await context.abort(status.code, status.details, (*(status.trailing_metadata or ()), *pushback))
 
 
 def status_of(error: EifError, domain: str) -> Status:
@@ -60,12 +68,23 @@ def status_of(error: EifError, domain: str) -> Status:
     status = Status(code=code.value[0], message=_clipped(error.message, _MAX_MESSAGE_BYTES))
     metadata = {key: _clipped(value, _MAX_METADATA_BYTES) for key, value in error.metadata.items()}
     details = [_packed(ErrorInfo(reason=error.reason, domain=domain, metadata=metadata))]
-    if seconds := _RETRY_SECONDS.get(error.reason):
-        details.append(_packed(RetryInfo(retry_delay=duration_pb2.Duration(seconds=seconds))))
+    if retry_s := _retry_s(error):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(1000 * retry_s))
+        details.append(_packed(RetryInfo(retry_delay=delay)))
     status.details.extend(details)
     if status.ByteSize() > MAX_STATUS_BYTES:
         status.details[0].CopyFrom(_packed(ErrorInfo(reason=error.reason, domain=domain)))
     return status
+
+
+def _retry_s(error: EifError) -> float:
+    """Seconds after which it makes sense to try again: what is known in this case, or else usual; 0 where none are."""
+    usual = _RETRY_SECONDS.get(error.reason, 0)
+    try:
+        return min(max(float(error.metadata["retry_after_s"]), 0.0), _MAX_RETRY_S) if usual else 0.0
+    except (KeyError, ValueError):
+        return usual
 
 
 def _packed(message: ErrorInfo | RetryInfo) -> any_pb2.Any:

@@ -12,7 +12,7 @@ from services.common.storage.base import ObjectStore
 from services.influence.job import Job
 from services.influence.ledger import Ledger
 from services.influence.names import invalid, shown
-from services.influence.result_manifest import FileEntry, TableEntry
+from services.influence.result_manifest import FileEntry
 from services.influence.result_reader import corrupt
 from services.influence.results import require_success
 
@@ -70,7 +70,7 @@ class JobFiles:
                     raise ServiceError("SERVER_STOPPING", f"this server stops; go on at offset {part.offset}")
                 yield part
 
-    def _read(self, uri: str, entry: TableEntry | FileEntry, offset: int) -> Generator[Part, None, None]:
+    def _read(self, uri: str, entry: FileEntry, offset: int) -> Generator[Part, None, None]:
         try:
             info = self._store.head(uri)
         except ServiceError as error:
@@ -88,13 +88,13 @@ class JobFiles:
                     return
 
 
-def _entry(job: Job, file: str) -> TableEntry | FileEntry:
+def _entry(job: Job, file: str) -> FileEntry:
     manifest = require_success(job).manifest
-    entries: list[TableEntry | FileEntry] = [*manifest.tables.values(), *manifest.files.values()]
+    entries: list[FileEntry] = [*manifest.tables.values(), *manifest.files.values()]
     for entry in entries:
-        if entry.file == file:
+        if entry.name == file:
             return entry
-    known = ", ".join(sorted(entry.file for entry in entries))
+    known = ", ".join(sorted(entry.name for entry in entries))
     raise ServiceError(
         "FILE_NOT_FOUND", f"{job.name} has no file {shown(file)}; it has {known}", name=job.name, file=file[:256]
     )

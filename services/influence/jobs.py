@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from services.influence.job_folder import remove_folder
 from services.influence.job_store import RequestKey, StaleJob
 from services.influence.ledger import Ledger
 from services.influence.new_job import NewJob
+from services.influence.quotas import Quotas
 from services.influence.result_reader import delete_results
 from services.influence.results import Results
 from services.influence.scheduler import Scheduler
@@ -54,8 +56,9 @@ class JobService:
         store: Where their results are.
         results: What this machine keeps of those.
         state_dir: Their folders lie under it.
-        max_pending: Jobs that may wait.
+        quotas: How many jobs may wait.
         heartbeat_s: A watch says something at least this often.
+        ttl: How long ended jobs are kept; None: for ever.
     """
 
     def __init__(
@@ -67,8 +70,9 @@ class JobService:
         store: ObjectStore,
         results: Results,
         state_dir: Path,
-        max_pending: int,
+        quotas: Quotas,
         heartbeat_s: float,
+        ttl: timedelta | None = None,
     ) -> None:
         self._ledger = ledger
         self._admission = admission
@@ -76,8 +80,12 @@ class JobService:
         self._store = store
         self._results = results
         self._state_dir = state_dir
-        self._max_pending = max_pending
+        self._limits = {
+            "max_pending": quotas.max_pending,
+            "max_pending_per_project": quotas.max_pending_per_project,
+        }
         self._heartbeat_s = heartbeat_s
+        self._ttl = ttl
         self._finishing: set[asyncio.Task[Any]] = set()
 
     async def create(self, new: NewJob) -> Job:
@@ -88,16 +96,16 @@ class JobService:
         """
         request = new.request_key
         if request is not None and (known := await self._ledger.find_request(request)):
-            return known
+            return self._shown(known)
         job = await self._admission.admit(new)
         if new.validate_only:
-            await self._ledger.check_room(job, max_pending=self._max_pending)
+            await self._ledger.check_room(job, **self._limits)
             return job
-        return await self._to_the_end(self._keep(job, request))
+        return self._shown(await self._to_the_end(self._keep(job, request)))
 
     async def get(self, name: str) -> Job:
         """Raises JOB_NOT_FOUND."""
-        return await self._ledger.get(name)
+        return self._shown(await self._ledger.get(name))
 
     async def list(self, project: str, *, states: Collection[JobState], page_size: int, page_token: str) -> JobList:
         """A page of the jobs of a project. Raises PAGE_TOKEN_INVALID."""
@@ -108,36 +116,45 @@ class JobService:
         limit = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         page = await self._ledger.list(project, states=states, limit=limit, before=before)
         token = "" if page.next_position is None else write_token(page.next_position, *bound_to)
-        return JobList(jobs=page.jobs, next_page_token=token)
+        return JobList(jobs=tuple(map(self._shown, page.jobs)), next_page_token=token)
 
     async def cancel(self, name: str) -> Job:
         """Ask a job to stop; whatever state it is in, it is returned as it is then. Raises JOB_NOT_FOUND."""
-        return await self._to_the_end(self._cancel(name))
+        return self._shown(await self._to_the_end(self._cancel(name)))
 
     async def delete(self, name: str, *, etag: str) -> None:
         """Remove an ended job with its results. Raises JOB_NOT_FOUND, JOB_NOT_ENDED, ETAG_MISMATCH."""
         await self._to_the_end(self._delete(name, etag))
 
+    async def remove(self, job: Job) -> None:
+        """Remove an ended job with its results, as it was read. Raises JOB_NOT_FOUND when it has gone since."""
+        await self._to_the_end(self._remove(job))
+
     async def watch(self, name: str) -> AsyncGenerator[JobEvent, None]:
         """The job now, then at each change; a watcher that is slow sees the newest. Ends with a terminal state.
 
         Raises:
-            ServiceError: JOB_NOT_FOUND; SERVER_STOPPING when this server does, and the job has not ended.
+            ServiceError: JOB_NOT_FOUND; SERVER_STOPPING when this server does, and the job has not ended;
+                JOB_TABLE_UNAVAILABLE when it runs elsewhere and nothing can be learnt of it.
         """
         job = await self._ledger.get(name)
         with self._ledger.board.watch(job.uid) as notice:
             number = notice.number
-            yield JobEvent(job=(job := await self._ledger.get(name)))
+            job = await self._ledger.get(name)
+            notice.seed(job)
+            yield JobEvent(job=self._shown(job))
             while not job.state.ended:
                 changed = await notice.newer_than(number, timeout_s=self._heartbeat_s)
                 if self._ledger.board.closed:
                     raise ServiceError("SERVER_STOPPING", "this server stops; watch again", name=name)
+                if notice.error is not None:
+                    raise notice.error
                 number = notice.number
-                job = notice.job if changed and notice.job is not None else await self._ledger.get(name)
-                yield JobEvent(job=job, heartbeat=not changed)
+                job = await self._ledger.get(name) if notice.job is None else notice.job
+                yield JobEvent(job=self._shown(job), heartbeat=not changed)
 
     async def _keep(self, job: Job, request: RequestKey | None) -> Job:
-        kept = await self._ledger.create(job, request=request, max_pending=self._max_pending)
+        kept = await self._ledger.create(job, request=request, **self._limits)
         self._scheduler.wake()
         return kept
 
@@ -157,13 +174,22 @@ class JobService:
             raise ServiceError(
                 "JOB_NOT_ENDED", f"{name} is {job.state}; cancel it, or wait until it has ended", name=name
             )
+        await self._remove(job)
+
+    async def _remove(self, job: Job) -> None:
         await asyncio.to_thread(delete_results, self._store, job)
         try:
             await self._ledger.delete(job)
         except StaleJob:
-            await self._ledger.get(name)  # somebody else was faster: JOB_NOT_FOUND
+            await self._ledger.get(job.name)  # somebody else was faster: JOB_NOT_FOUND
             raise
         await asyncio.to_thread(self._forget, job)
+
+    def _shown(self, job: Job) -> Job:
+        """With the time at which it will be deleted."""
+        if self._ttl is None or job.end_time is None:
+            return job
+        return replace(job, expire_time=job.end_time + self._ttl)
 
     def _forget(self, job: Job) -> None:
         self._results.forget(job)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from prometheus_client import CollectorRegistry
+
+from services.common.call_record import note_job
 from services.influence.board import Board
+from services.influence.clock import now
 from services.influence.job import Job, JobState
 from services.influence.job_store import JobPage, JobStore, RequestKey, StaleJob
+from services.influence.job_summary import JobSummary
+from services.influence.lease import Claim, Glance, Lease, LeaseLost, ProgressNote
+from services.influence.metrics import InfluenceMetrics
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -21,19 +28,35 @@ _THREADS = 4
 class Ledger:
     """Jobs, as they are stored and with the progress that is not."""
 
-    def __init__(self, store: JobStore, board: Board) -> None:
+    def __init__(self, store: JobStore, board: Board, metrics: InfluenceMetrics | None = None) -> None:
         self.board = board
         self._store = store
+        self._metrics = metrics or InfluenceMetrics(CollectorRegistry())
         # Of its own: calls of the object store, which may hang for long, then never hold up the job table.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="job-table")
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="job-table")
 
-    async def create(self, job: Job, *, request: RequestKey | None, max_pending: int) -> Job:
+    @property
+    def shared(self) -> bool:
+        """As JobStore.shared."""
+        return self._store.shared
+
+    async def create(
+        self, job: Job, *, request: RequestKey | None, max_pending: int, max_pending_per_project: int = 0
+    ) -> Job:
         """As JobStore.create."""
-        return await self._call(self._store.create, job, request=request, max_pending=max_pending)
+        return await self._call(
+            self._store.create,
+            job,
+            request=request,
+            max_pending=max_pending,
+            max_pending_per_project=max_pending_per_project,
+        )
 
-    async def check_room(self, job: Job, *, max_pending: int) -> None:
+    async def check_room(self, job: Job, *, max_pending: int, max_pending_per_project: int = 0) -> None:
         """Raise what `create` would, and keep nothing."""
-        await self._call(self._store.check_room, job, max_pending=max_pending)
+        await self._call(
+            self._store.check_room, job, max_pending=max_pending, max_pending_per_project=max_pending_per_project
+        )
 
     async def find_request(self, request: RequestKey) -> Job | None:
         """As JobStore.find_request."""
@@ -42,7 +65,9 @@ class Ledger:
 
     async def get(self, name: str) -> Job:
         """The job as it is now. Raises JOB_NOT_FOUND."""
-        return self.board.newest(await self._call(self._store.get, name))
+        job = self.board.newest(await self._call(self._store.get, name))
+        note_job(job.uid)
+        return job
 
     async def list(self, project: str, *, states: Collection[JobState], limit: int, before: int | None) -> JobPage:
         """As JobStore.list."""
@@ -50,23 +75,33 @@ class Ledger:
         jobs = tuple(self.board.newest(job) for job in page.jobs)
         return JobPage(jobs=jobs, next_position=page.next_position)
 
-    async def change(self, name: str, change: Callable[[Job], Job]) -> Job:
+    async def change(self, name: str, change: Callable[[Job], Job], *, lease: Lease | None = None) -> Job:
         """Change a job, whatever others do to it at the same time.
 
         Args:
             name: Of the job.
             change: From the job as it is to the job as it shall be; the same object when nothing is to change. Called
                 again when somebody else was faster.
+            lease: As in JobStore.replace.
+
+        Raises:
+            LeaseLost: As JobStore.replace; also when the name belongs to another job by now.
         """
         while True:
             job = await self.get(name)
+            if lease is not None and job.uid != lease.uid:
+                raise LeaseLost(f"{name} is another job now")
             changed = change(job)
             if changed is job:
                 return job
             try:
-                stored = await self._call(self._store.replace, changed)
+                stored = await self._call(self._store.replace, changed, lease=lease)
             except StaleJob:
                 continue
+            except LeaseLost:
+                self._metrics.leases.stale_commit_rejected()
+                raise
+            self._metrics.jobs.job_changed(stored)
             self.board.post(stored)
             return stored
 
@@ -74,19 +109,51 @@ class Ledger:
         """As JobStore.delete."""
         await self._call(self._store.delete, job)
 
-    async def next_waiting(self) -> Job | None:
-        """The job whose turn it is."""
-        return await self._call(self._store.oldest, JobState.PENDING)
+    async def fetch(self, uids: Collection[str]) -> tuple[Job, ...]:
+        """As JobStore.fetch."""
+        return await self._call(self._store.fetch, uids)
 
-    async def active(self) -> tuple[Job, ...]:
-        """As JobStore.active."""
-        return await self._call(self._store.active)
+    async def ended_before(self, age_s: float, *, limit: int) -> tuple[Job, ...]:
+        """As JobStore.ended_before."""
+        return await self._call(self._store.ended_before, age_s, limit=limit)
+
+    async def claim(
+        self, owner: str, *, lease_s: float, max_running_per_project: int, besides: Collection[str]
+    ) -> Claim | None:
+        """As JobStore.claim."""
+        return await self._call(
+            self._store.claim,
+            owner,
+            lease_s=lease_s,
+            now=now(),
+            max_running_per_project=max_running_per_project,
+            besides=besides,
+        )
+
+    async def take_over(self, owner: str, *, lease_s: float, besides: Collection[str]) -> Claim | None:
+        """As JobStore.take_over."""
+        claim = await self._call(self._store.take_over, owner, lease_s=lease_s, besides=besides)
+        if claim is not None and claim.crashed:
+            self._metrics.leases.lease_expired()
+        return claim
+
+    async def summary(self) -> JobSummary:
+        """As JobStore.summary."""
+        return await self._call(self._store.summary)
+
+    async def renew(self, notes: Mapping[Lease, ProgressNote | None], *, lease_s: float) -> frozenset[Lease]:
+        """As JobStore.renew."""
+        return await self._call(self._store.renew, notes, lease_s=lease_s)
+
+    async def look(self, uids: Collection[str]) -> Mapping[str, Glance]:
+        """As JobStore.look."""
+        return await self._call(self._store.look, uids)
 
     def close(self) -> None:
         """Finish what is under way, and let go of the table."""
-        self._threads.shutdown(wait=True)
+        self.threads.shutdown(wait=True)
         self._store.close()
 
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
+        return await loop.run_in_executor(self.threads, partial(function, *args, **kwargs))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from services.common.errors import ServiceError
 
-TRANSIENT = frozenset({"STORAGE_UNAVAILABLE", "RESOURCE_PROBLEM"})
+TRANSIENT = frozenset({"STORAGE_UNAVAILABLE", "RESOURCE_PROBLEM", "JOB_TABLE_UNAVAILABLE"})
 """Reasons that go away by themselves."""
 
 _T = TypeVar("_T")

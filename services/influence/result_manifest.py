@@ -1,4 +1,10 @@
-"""MANIFEST.json: written last, it names the tables of a result. Without it there is no result."""
+"""MANIFEST.json: written last and once, it names the files of a result. Without it there is no result.
+
+    <output prefix>/<uid>/MANIFEST.json
+    <output prefix>/<uid>/attempt-<n>/ranking.parquet, report.html ...
+
+Results of before there were folders of attempts have their files beside MANIFEST.json.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +13,8 @@ from pydantic import Field
 from services.influence.spec import Frozen
 
 MANIFEST_NAME = "MANIFEST.json"
-
-
-class TableEntry(Frozen):
-    """A table in MANIFEST.json; `file` is relative to it."""
-
-    file: str
-    sha256: str
-    rows: int
-    bytes: int
+ATTEMPT_PREFIX = "attempt-"
+"""Each run of a job writes its files into a folder of its own, so that one that was given up harms no other."""
 
 
 class FileEntry(Frozen):
@@ -24,6 +23,17 @@ class FileEntry(Frozen):
     file: str
     sha256: str
     bytes: int
+
+    @property
+    def name(self) -> str:
+        """Of the file, whichever run wrote it."""
+        return self.file.rpartition("/")[2]
+
+
+class TableEntry(FileEntry):
+    """A table in MANIFEST.json."""
+
+    rows: int
 
 
 class ResultManifest(Frozen):
@@ -43,6 +53,11 @@ class ResultManifest(Frozen):
 def result_folder(output_uri_prefix: str, uid: str) -> str:
     """URI of the folder that holds the results of a job, without a slash at its end."""
     return f"{output_uri_prefix.rstrip('/')}/{uid}"
+
+
+def attempt_file(attempt: int, name: str) -> str:
+    """Where a run puts a file, relative to MANIFEST.json."""
+    return f"{ATTEMPT_PREFIX}{attempt}/{name}"
 
 
 def manifest_uri(output_uri_prefix: str, uid: str) -> str:

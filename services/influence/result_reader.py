@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
 from services.influence.job import Job, JobOutput
-from services.influence.result_manifest import ResultManifest
+from services.influence.result_manifest import ATTEMPT_PREFIX, ResultManifest
 
 MAX_MANIFEST_BYTES = 16 << 20
 
@@ -42,6 +42,18 @@ def delete_results(store: ObjectStore, job: Job) -> None:
     store.delete(job.manifest_uri)
     for item in list(store.list(f"{job.folder_uri}/")):
         store.delete(item.uri)
+
+
+def remove_lost_attempts(store: ObjectStore, job: Job) -> None:
+    """Remove the files of runs that were cut off: of an ended job, all that its MANIFEST.json does not name."""
+    if job.output is not None and job.attempt == 1:
+        return  # there was no other run
+    manifest = job.output.manifest if job.output else None
+    entries = [*manifest.tables.values(), *manifest.files.values()] if manifest else []
+    named = {f"{job.folder_uri}/{entry.file}" for entry in entries}
+    for item in list(store.list(f"{job.folder_uri}/{ATTEMPT_PREFIX}")):
+        if item.uri not in named:
+            store.delete(item.uri)
 
 
 def corrupt(uri: str, why: str) -> ServiceError:

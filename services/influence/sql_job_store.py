@@ -2,144 +2,167 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
 
 from services.common.errors import ServiceError
 from services.influence.job import Job, JobState
 from services.influence.job_store import JobPage, RequestKey, StaleJob
-from services.influence.job_tables import JOBS, REQUESTS
+from services.influence.job_summary import JobSummary
+from services.influence.job_tables import JOBS, LEASES, REQUESTS, DatabaseSeconds
+from services.influence.lease import Claim, Glance, Lease, ProgressNote
 from services.influence.migrate import migrate
-from services.influence.names import parse_job_name
-
-_JOB: TypeAdapter[Job] = TypeAdapter(Job)
-
-_T = TypeVar("_T")
-
-_TRIES = 12
-"""Of a transaction that others get in the way of; then they are too many."""
-_CONFLICTS = frozenset({"40001", "40P01"})
-"""SQLSTATE of a serialization failure and of a deadlock: nothing was changed, and the next try may get through."""
+from services.influence.sql_leases import claim_next, look, renew, require, settle, take_abandoned
+from services.influence.sql_queue import refuse_without_room
+from services.influence.sql_rows import ACTIVE, count_jobs, find_job, job_values, read_jobs, read_row, select_jobs
+from services.influence.sql_summary import summarize
+from services.influence.sql_transactions import Transactions, translated
 
 
 class SqlJobStore:
     """JobStore on an engine whose transactions are serializable and durable."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        with _translated():
+        self.shared = engine.dialect.name != "sqlite"
+        self._transactions = Transactions(engine)
+        with translated():
             migrate(engine)
 
-    def create(self, job: Job, *, request: RequestKey | None, max_pending: int) -> Job:
+    def create(
+        self, job: Job, *, request: RequestKey | None, max_pending: int, max_pending_per_project: int = 0
+    ) -> Job:
         def work(connection: sa.Connection) -> Job:
             known = _find_request(connection, request) if request else None
             if known is not None:
                 return known
-            _refuse_without_room(connection, job, max_pending)
-            connection.execute(sa.insert(JOBS), _row(job))
+            self._check_room(connection, job, max_pending, max_pending_per_project)
+            connection.execute(sa.insert(JOBS).values(**job_values(job)))
             if request is not None:
                 connection.execute(sa.insert(REQUESTS), _request_row(request, job))
             return job
 
-        return self._transact(work)
+        return self._transactions.run(work)
 
-    def check_room(self, job: Job, *, max_pending: int) -> None:
-        self._transact(lambda connection: _refuse_without_room(connection, job, max_pending), reads_only=True)
+    def check_room(self, job: Job, *, max_pending: int, max_pending_per_project: int = 0) -> None:
+        def work(connection: sa.Connection) -> None:
+            self._check_room(connection, job, max_pending, max_pending_per_project)
+
+        self._transactions.run(work, reads_only=True)
 
     def find_request(self, request: RequestKey) -> Job | None:
-        return self._transact(lambda connection: _find_request(connection, request), reads_only=True)
+        return self._transactions.run(lambda connection: _find_request(connection, request), reads_only=True)
 
     def get(self, name: str) -> Job:
-        job = self._transact(lambda connection: _find(connection, name), reads_only=True)
+        job = self._transactions.run(lambda connection: find_job(connection, JOBS.c.name == name), reads_only=True)
         if job is None:
             raise ServiceError("JOB_NOT_FOUND", f"there is no job {name}; it may have been deleted", name=name)
         return job
 
-    def replace(self, job: Job) -> Job:
+    def replace(self, job: Job, *, lease: Lease | None = None) -> Job:
         changed = replace(job, version=job.version + 1)
-        statement = sa.update(JOBS).where(*_stored(job)).values(**_row(changed))
-        self._transact(lambda connection: _refuse_stale(connection.execute(statement), job))
+
+        def work(connection: sa.Connection) -> None:
+            if lease is not None:
+                require(connection, lease, job)
+            update = sa.update(JOBS).where(*_stored(job)).values(**job_values(changed))
+            _refuse_stale(connection.execute(update), job)
+            settle(connection, changed)
+
+        self._transactions.run(work)
         return changed
 
     def delete(self, job: Job) -> None:
-        statement = sa.delete(JOBS).where(*_stored(job))
-        self._transact(lambda connection: _refuse_stale(connection.execute(statement), job))
+        def work(connection: sa.Connection) -> None:
+            _refuse_stale(connection.execute(sa.delete(JOBS).where(*_stored(job))), job)
+            connection.execute(sa.delete(LEASES).where(LEASES.c.uid == job.uid))
+
+        self._transactions.run(work)
 
     def list(
         self, project: str, *, states: Collection[JobState] = (), limit: int, before: int | None = None
     ) -> JobPage:
-        query = sa.select(JOBS.c.position, JOBS.c.document).where(JOBS.c.project == project)
+        query = select_jobs(JOBS.c.position).where(JOBS.c.project == project)
         if states:
             query = query.where(JOBS.c.state.in_([state.value for state in states]))
         if before is not None:
             query = query.where(JOBS.c.position < before)
         query = query.order_by(JOBS.c.position.desc()).limit(limit + 1)
-        rows = self._transact(lambda connection: connection.execute(query).all(), reads_only=True)
-        jobs = tuple(_parse(row.document) for row in rows[:limit])
+        rows = self._transactions.run(lambda connection: connection.execute(query).all(), reads_only=True)
+        jobs = tuple(map(read_row, rows[:limit]))
         return JobPage(jobs=jobs, next_position=rows[limit - 1].position if len(rows) > limit else None)
 
+    def fetch(self, uids: Collection[str]) -> tuple[Job, ...]:
+        query = select_jobs().where(JOBS.c.uid.in_(uids)).order_by(JOBS.c.position)
+        return self._read(query)
+
     def oldest(self, state: JobState) -> Job | None:
-        query = sa.select(JOBS.c.document).where(JOBS.c.state == state.value).order_by(JOBS.c.position).limit(1)
-        document = self._transact(lambda connection: connection.execute(query).scalar_one_or_none(), reads_only=True)
-        return None if document is None else _parse(document)
+        query = select_jobs().where(JOBS.c.state == state.value).order_by(JOBS.c.position).limit(1)
+        return next(iter(self._read(query)), None)
 
     def active(self) -> tuple[Job, ...]:
-        states = [state.value for state in JobState if state.active]
-        query = sa.select(JOBS.c.document).where(JOBS.c.state.in_(states)).order_by(JOBS.c.position)
-        documents = self._transact(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
-        return tuple(map(_parse, documents))
+        return self._read(select_jobs().where(JOBS.c.state.in_(ACTIVE)).order_by(JOBS.c.position))
+
+    def ended_before(self, age_s: float, *, limit: int) -> tuple[Job, ...]:
+        query = select_jobs().where(JOBS.c.ended_at < DatabaseSeconds() - age_s)
+        return self._read(query.order_by(JOBS.c.ended_at).limit(limit))
 
     def count(self, state: JobState) -> int:
-        return self._transact(lambda connection: _count(connection, state), reads_only=True)
+        return self._transactions.run(lambda connection: count_jobs(connection, [state.value]), reads_only=True)
+
+    def summary(self) -> JobSummary:
+        return self._transactions.run(summarize, reads_only=True)
+
+    def claim(
+        self,
+        owner: str,
+        *,
+        lease_s: float,
+        now: datetime,
+        max_running_per_project: int = 0,
+        besides: Collection[str] = (),
+    ) -> Claim | None:
+        def work(connection: sa.Connection) -> Claim | None:
+            return claim_next(
+                connection,
+                owner,
+                lease_s=lease_s,
+                now=now,
+                max_running_per_project=max_running_per_project,
+                besides=besides,
+            )
+
+        return self._transactions.run(work) if self._any([JobState.PENDING.value]) else None
+
+    def take_over(self, owner: str, *, lease_s: float, besides: Collection[str] = ()) -> Claim | None:
+        def work(connection: sa.Connection) -> Claim | None:
+            return take_abandoned(connection, owner, lease_s=lease_s, besides=besides)
+
+        return self._transactions.run(work) if self._any(ACTIVE, besides) else None
+
+    def renew(self, notes: Mapping[Lease, ProgressNote | None], *, lease_s: float) -> frozenset[Lease]:
+        return self._transactions.run(lambda connection: renew(connection, notes, lease_s=lease_s))
+
+    def look(self, uids: Collection[str]) -> Mapping[str, Glance]:
+        return self._transactions.run(lambda connection: look(connection, uids), reads_only=True)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._transactions.close()
 
-    def _transact(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False) -> _T:
-        """Run a transaction; again where others got in its way, which changes nothing."""
-        for _ in range(_TRIES):
-            with (
-                suppress(_ConflictError),
-                _translated(),
-                self._engine.connect() as connection,
-                connection.execution_options(reads_only=reads_only).begin(),
-            ):
-                return work(connection)
-            time.sleep(random.uniform(0.001, 0.02))
-        raise ServiceError("RESOURCE_PROBLEM", "too many others change the job table now; nothing was changed")
+    def _check_room(self, connection: sa.Connection, job: Job, max_pending: int, max_pending_per_project: int) -> None:
+        refuse_without_room(connection, job, max_pending=max_pending, max_pending_per_project=max_pending_per_project)
 
+    def _read(self, query: sa.Select[Any]) -> tuple[Job, ...]:
+        return self._transactions.run(lambda connection: read_jobs(connection, query), reads_only=True)
 
-class _ConflictError(Exception):
-    """Others got in the way of a transaction; nothing of it remains."""
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.TimeoutError as error:
-        raise _unusable("every connection is in use") from error
-    except sa.exc.IntegrityError as error:  # a name or request that another transaction has taken a moment ago
-        raise _ConflictError from error
-    except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) in _CONFLICTS:
-            raise _ConflictError from error
-        if not isinstance(error, sa.exc.OperationalError):
-            raise
-        raise _unusable(str(error.orig)) from error
-
-
-def _unusable(why: str) -> ServiceError:
-    what = f"the job table cannot be used now ({why}); try again later, a request with the same request_id is safe"
-    return ServiceError("RESOURCE_PROBLEM", what)
+    def _any(self, states: Collection[str], besides: Collection[str] = ()) -> bool:
+        """Whether there is anything to claim: servers ask often, and a read gets in nobody's way."""
+        query = sa.select(JOBS.c.uid).where(JOBS.c.state.in_(states), JOBS.c.uid.not_in(besides)).limit(1)
+        found = self._transactions.run(lambda connection: connection.execute(query).first(), reads_only=True)
+        return found is not None
 
 
 def _find_request(connection: sa.Connection, request: RequestKey) -> Job | None:
@@ -155,8 +178,8 @@ def _find_request(connection: sa.Connection, request: RequestKey) -> Job | None:
             request_id=request.request_id,
             job=row.job_name,
         )
-    job = _find(connection, row.job_name)
-    if job is None or job.uid != row.job_uid:
+    job = find_job(connection, JOBS.c.uid == row.job_uid)
+    if job is None:
         raise ServiceError(
             "JOB_NOT_FOUND",
             f"request_id {request.request_id} made {row.job_name}, which was deleted since; send a new request_id",
@@ -166,51 +189,13 @@ def _find_request(connection: sa.Connection, request: RequestKey) -> Job | None:
     return job
 
 
-def _find(connection: sa.Connection, name: str) -> Job | None:
-    document = connection.execute(sa.select(JOBS.c.document).where(JOBS.c.name == name)).scalar_one_or_none()
-    return None if document is None else _parse(document)
-
-
-def _refuse_without_room(connection: sa.Connection, job: Job, max_pending: int) -> None:
-    if _find(connection, job.name) is not None:
-        raise ServiceError(
-            "JOB_ALREADY_EXISTS",
-            f"{job.name} exists already; choose another influence_job_id, or leave it to the server",
-            name=job.name,
-        )
-    waiting = _count(connection, JobState.PENDING)
-    if waiting >= max_pending:
-        raise ServiceError(
-            "QUEUE_FULL",
-            f"{waiting} jobs are waiting and at most {max_pending} may; try again when one has started",
-            pending=waiting,
-            limit=max_pending,
-        )
-
-
 def _refuse_stale(result: sa.CursorResult[Any], job: Job) -> None:
     if result.rowcount != 1:
         raise StaleJob(job.name)
 
 
-def _count(connection: sa.Connection, state: JobState) -> int:
-    query = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == state.value)
-    return int(connection.execute(query).scalar_one())
-
-
 def _stored(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
     return (JOBS.c.uid == job.uid, JOBS.c.version == job.version)
-
-
-def _row(job: Job) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "uid": job.uid,
-        "project": parse_job_name(job.name).project,
-        "state": job.state.value,
-        "version": job.version,
-        "document": _JOB.dump_json(replace(job, eta_s=None)).decode(),
-    }
 
 
 def _request_row(request: RequestKey, job: Job) -> dict[str, Any]:
@@ -222,7 +207,3 @@ def _request_row(request: RequestKey, job: Job) -> dict[str, Any]:
         "job_uid": job.uid,
         "create_time": datetime.now(UTC),
     }
-
-
-def _parse(document: str) -> Job:
-    return _JOB.validate_json(document)

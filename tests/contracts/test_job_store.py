@@ -7,11 +7,10 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -24,65 +23,17 @@ from services.influence import job as jobs
 from services.influence.job import Job, JobError, JobState
 from services.influence.job_store import JobStore, RequestKey, StaleJob
 from services.influence.job_tables import METADATA
-from services.influence.migrate import FOLDER, HEAD, migrate
+from services.influence.migrate import FOLDER, HEAD, migrate, upgrade
 from services.influence.postgres import postgres_engine
 from services.influence.spec import Artifact
 from services.influence.sql_job_store import SqlJobStore
 from services.influence.sqlite import sqlite_engine
+from tests.databases import engine_of
 from tests.jobs import PROGRESS, T1, make_job, make_output
-from tests.postgres import Postgres, find_postgres, running_postgres
+from tests.postgres import Postgres
 
 Reopen = Callable[[], JobStore]
-DATABASES = ("sqlite", "postgresql")
 REQUEST = RequestKey(project="p", request_id="123e4567-e89b-42d3-a456-426614174000", digest="d1")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.sqlite"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    programs = find_postgres()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (initdb and postgres are not on the PATH)")
-    with TemporaryDirectory(prefix="pg-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        with running_postgres(programs, Path(folder) / "server") as server:
-            yield server
-
-
-@pytest.fixture(params=DATABASES)
-def url(request: pytest.FixtureRequest, path: Path) -> str:
-    """Of a new database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{path}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.create(f"jobs_{uuid.uuid4().hex}")
-
-
-def engine_of(url: str) -> sa.Engine:
-    return sqlite_engine(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite") else postgres_engine(url)
-
-
-@pytest.fixture
-def reopen(url: str) -> Iterator[Reopen]:
-    """Opens the same table again, as a restarted server does."""
-    opened: list[JobStore] = []
-
-    def open_again() -> JobStore:
-        opened.append(SqlJobStore(engine_of(url)))
-        return opened[-1]
-
-    yield open_again
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(reopen: Reopen) -> JobStore:
-    return reopen()
 
 
 def create(store: JobStore, job: Job, *, request: RequestKey | None = None, max_pending: int = 100) -> Job:
@@ -196,7 +147,8 @@ def test_the_queue_holds_what_it_may_also_under_concurrent_creates(store: JobSto
 
     with ThreadPoolExecutor(4) as pool:
         outcomes = Counter(pool.map(attempt, range(20)))
-    assert outcomes == {"created": 5, "QUEUE_FULL {'pending': '5', 'limit': '5'}": 15}
+    told = "QUEUE_FULL {'pending': '5', 'limit': '5', 'retry_after_s': '5.0'}"
+    assert outcomes == {"created": 5, told: 15}
     assert store.count(JobState.PENDING) == 5
 
 
@@ -303,7 +255,7 @@ def test_the_oldest_waiting_job_is_next_and_keeps_its_place(store: JobStore) -> 
 CREATE_THEN_DIE = """
 import os, signal, sys
 from services.influence.sql_job_store import SqlJobStore
-from tests.contracts.test_job_store import engine_of
+from tests.databases import engine_of
 from tests.jobs import make_job
 store = SqlJobStore(engine_of(sys.argv[1]))
 print(store.create(make_job("durable"), request=None, max_pending=9).uid, flush=True)
@@ -344,7 +296,9 @@ def test_the_tables_are_those_that_the_migrations_make(url: str) -> None:
 
 def test_a_table_of_before_there_were_migrations_is_kept(url: str, reopen: Reopen) -> None:
     engine = engine_of(url)
-    METADATA.create_all(engine)
+    upgrade(engine, "0001")
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE alembic_version"))
     engine.dispose()
     job = create(reopen(), make_job())
     assert reopen().get(job.name) == job
@@ -368,9 +322,9 @@ def test_a_database_that_goes_away_is_a_reason_and_comes_back(postgres: Postgres
     store = SqlJobStore(postgres_engine(postgres.create(f"jobs_{uuid.uuid4().hex}")))
     job = create(store, make_job("before"))
     postgres.kill()
-    message = refused("RESOURCE_PROBLEM", lambda: create(store, make_job("meanwhile"), request=REQUEST))
+    message = refused("JOB_TABLE_UNAVAILABLE", lambda: create(store, make_job("meanwhile"), request=REQUEST))
     assert "same request_id is safe" in message
-    refused("RESOURCE_PROBLEM", lambda: store.get(job.name))
+    refused("JOB_TABLE_UNAVAILABLE", lambda: store.get(job.name))
     postgres.start()
     assert store.get(job.name) == job
     made = create(store, make_job("after"), request=REQUEST)

@@ -39,8 +39,8 @@ async def test_a_job_runs_and_its_results_are_told(influence: Influence) -> None
     folder = f"file://{influence.root}/results/{created.uid}"
     assert ended.output.manifest_uri == f"{folder}/MANIFEST.json"
     assert {table.name: (table.uri, table.rows) for table in ended.output.tables} == {
-        "ranking": (f"{folder}/ranking.parquet", 3),
-        "quarantine": (f"{folder}/quarantine.parquet", 0),
+        "ranking": (f"{folder}/attempt-1/ranking.parquet", 3),
+        "quarantine": (f"{folder}/attempt-1/quarantine.parquet", 0),
     }
     assert dict(ended.output.figures) == {"train_samples": 3.0}
     assert dict(ended.output.provenance)["device"] == "cpu"
@@ -170,7 +170,7 @@ async def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
             refused = await refusal(influence.create(influence.rank_job(FOREVER), validate_only=validate_only))
             assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
             assert refused.details["RetryInfo"].retry_delay.seconds > 0
-            assert refused.metadata == {"pending": "2", "limit": "2"}
+            assert refused.metadata == {"pending": "2", "limit": "2", "retry_after_s": "5.0"}
 
 
 async def test_jobs_start_in_the_order_in_which_they_came(influence: Influence) -> None:

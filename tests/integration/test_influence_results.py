@@ -346,7 +346,7 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize("gone", [True, False])
     async def test_results_that_were_damaged(self, influence: Influence, ranked: str, *, gone: bool) -> None:
         job = await influence.get(job_pb2.InfluenceJob(name=ranked))
-        table = influence.root / "results" / job.uid / "ranking.parquet"
+        table = influence.root / "results" / job.uid / "attempt-1" / "ranking.parquet"
         table.unlink() if gone else table.write_bytes(table.read_bytes()[:-3])
         for call in (chunks_of(influence, ranked), page(influence, ranked)):
             refused = await refusal(call)

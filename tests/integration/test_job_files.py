@@ -44,7 +44,7 @@ def script() -> Step:
 
 
 def stored(influence: Influence, job: job_pb2.InfluenceJob) -> Path:
-    return influence.root / "results" / job.uid / "ranking.parquet"
+    return influence.root / "results" / job.uid / "attempt-1" / "ranking.parquet"
 
 
 async def parts(influence: Influence, **request: object) -> list[tuple[int, bytes]]:

@@ -50,6 +50,7 @@ from services.influence.spec import (
     UnitStepsOptions,
 )
 from services.influence.worker.cancellation import Cancellation
+from services.influence.worker.stages import run_job
 from tests.job_world import CLASSES, SETTINGS, JobWorld, Result
 
 
@@ -326,6 +327,39 @@ def test_of_two_attempts_the_first_manifest_counts(world: JobWorld) -> None:
     message = world.run(request.model_copy(update={"attempt": 2}), store=store)
     assert isinstance(message, SucceededMessage)
     assert message.manifest_sha256 == hashlib.sha256(data).hexdigest()
+    left = [info.uri for info in inner.list(world.place.uri(f"out/{request.uid}/"))]
+    assert left == [world.place.uri(f"out/{request.uid}/MANIFEST.json")]
+
+
+def test_an_attempt_that_wakes_up_late_changes_nothing_of_a_result(world: JobWorld, tmp_path: Path) -> None:
+    request = world.request(world.rank_spec())
+    folder = world.place.uri(f"out/{request.uid}/")
+    store, found = WatchedStore(world.store), dict[str, bytes]()
+
+    def content() -> dict[str, bytes]:
+        return {info.uri: world.store.read(info.uri, max_bytes=1 << 20) for info in world.store.list(folder)}
+
+    def second_attempt_finishes(uri: str) -> None:
+        if uri.endswith("pairs.parquet") and not found:
+            run_job(
+                request.model_copy(update={"attempt": 2}),
+                store=world.store,
+                settings=SETTINGS,
+                scratch=tmp_path / "other",
+                send=lambda _: None,
+                cancellation=Cancellation(),
+            )
+            found.update(content())
+
+    store.on_put = second_attempt_finishes
+    message = world.run(request, store=store)
+    assert isinstance(message, SucceededMessage)
+    result = world.result(message)
+    assert result.manifest.attempt == 2
+    assert {entry.file for entry in result.manifest.tables.values()} == {
+        f"attempt-2/{name}.parquet" for name in ("ranking", "pairs", "quarantine")
+    }
+    assert content() == {uri: data for uri, data in found.items() if "/attempt-1/" not in uri}
 
 
 def test_results_that_could_not_be_written_are_told_before_the_work(world: JobWorld) -> None:
@@ -465,7 +499,7 @@ def test_suggestions_for_the_head_of_a_ranking(world: JobWorld) -> None:
     request = world.request(
         relabel_spec(world, samples=selection),
         referred={
-            "uri": world.place.uri(f"out/{uid}/ranking.parquet"),
+            "uri": world.place.uri(f"out/{uid}/attempt-1/ranking.parquet"),
             "sha256": ranking.manifest.tables["ranking"].sha256,
         },
     )

@@ -158,5 +158,33 @@ def test_the_status_of_a_job_says_when_to_try_again() -> None:
     assert retry.retry_delay.seconds > 0
 
 
+async def test_a_full_queue_says_when_to_try_again_to_people_and_to_grpc() -> None:
+    error = ServiceError("QUEUE_FULL", "wait", retry_after_s=12.5)
+    async with echo_server(raising(error)) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, "Unary")
+    status, retry = rpc_status.from_call(caught.value), RetryInfo()  # type: ignore[arg-type]  # reads what AioRpcError has too
+    assert status is not None
+    assert status.details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 12_500
+    assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "12500"
+
+
+@pytest.mark.parametrize(
+    ("reason", "metadata", "milliseconds"),
+    [
+        ("QUEUE_FULL", {}, 5000),
+        ("QUEUE_FULL", {"retry_after_s": "soon"}, 5000),
+        ("QUEUE_FULL", {"retry_after_s": "1e99"}, 3_600_000),
+        ("JOB_NOT_FOUND", {"retry_after_s": "7"}, 0),
+    ],
+)
+def test_delays_are_sensible(reason: str, metadata: dict[str, str], milliseconds: int) -> None:
+    status, retry = status_of(ServiceError(reason, "wait", **metadata), DOMAIN), RetryInfo()
+    for detail in status.details:
+        detail.Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == milliseconds
+
+
 def test_text_that_is_no_unicode_is_told_all_the_same() -> None:
     assert "name?" in status_of(ServiceError("MANIFEST_INVALID", "name\udcff", uri="\udcff"), DOMAIN).message

@@ -14,6 +14,7 @@ from services.influence.clock import now
 from services.influence.job import Job, JobState, ask_to_cancel
 from services.influence.job_folder import prepare_folder
 from services.influence.ledger import Ledger
+from services.influence.quotas import Quotas
 from services.influence.runner import ExitReport, OnMessage
 from services.influence.scheduler import Scheduler
 from services.influence.sql_job_store import SqlJobStore
@@ -39,6 +40,9 @@ class EndlessRunner:
     def cancel(self, folder: Path) -> None:
         if folder in self._stops:
             self._stops[folder].set()
+
+    def leave(self, folder: Path) -> None:
+        self.cancel(folder)
 
     async def reap(self, folder: Path) -> None:  # noqa: ARG002  there are none
         return
@@ -74,8 +78,8 @@ async def scheduled(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Scheduler, En
         store=LocalStore([tmp_path]),
         runner=runner,
         state_dir=tmp_path,
-        max_running=1,
-        max_attempts=3,
+        owner="this-server",
+        quotas=Quotas(),
     )
     await scheduler.start()
     yield ledger, scheduler, runner
@@ -114,7 +118,8 @@ async def test_a_stop_while_a_start_is_prepared_ends_and_leaves_the_job_to_the_n
         gate.opened.set()
         await asyncio.wait_for(stopping, 20)
         assert runner.started == []
-        assert (await ledger.get(job.name)).state is JobState.RUNNING
+        left = await ledger.get(job.name)
+        assert (left.state, left.attempt, left.crashes) == (JobState.PENDING, 2, 0)
 
 
 async def test_a_stop_ends_what_runs(tmp_path: Path) -> None:
@@ -122,7 +127,8 @@ async def test_a_stop_ends_what_runs(tmp_path: Path) -> None:
         job = await create(ledger, scheduler, tmp_path)
         await eventually(lambda: len(runner.started) == 1)
         await asyncio.wait_for(scheduler.stop(), 20)
-        assert (await ledger.get(job.name)).state is JobState.RUNNING
+        left = await ledger.get(job.name)
+        assert (left.state, left.attempt, left.crashes) == (JobState.PENDING, 2, 0)
 
 
 async def test_a_folder_that_cannot_be_made_fails_the_job_with_a_reason(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Transactions on a database that others use too: tried again when they meet, and their errors in our words."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from services.common.errors import ServiceError
+
+_T = TypeVar("_T")
+
+_TRIES = 12
+"""Of a transaction that others get in the way of; then they are too many."""
+_CONFLICTS = frozenset({"40001", "40P01"})
+"""SQLSTATE of a serialization failure and of a deadlock: nothing was changed, and the next try may get through."""
+_EXHAUSTED = "53"
+"""Class of the SQLSTATEs for a full disk, too little memory, too many connections."""
+_SHOWN = 300
+
+
+class Transactions:
+    """Runs transactions on an engine that makes them serializable and durable."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        # A snapshot is enough for what only reads, and on PostgreSQL it never meets a serialization failure.
+        snapshot = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reads: dict[str, Any] = {"reads_only": True, **snapshot}
+
+    def run(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False) -> _T:
+        """Run a transaction; again where others got in its way, which changes nothing.
+
+        Raises:
+            ServiceError: RESOURCE_PROBLEM, JOB_TABLE_UNAVAILABLE.
+        """
+        for _ in range(_TRIES):
+            with (
+                suppress(_ConflictError),
+                translated(),
+                self._engine.connect().execution_options(**(self._reads if reads_only else {})) as connection,
+                connection.begin(),
+            ):
+                return work(connection)
+            time.sleep(random.uniform(0.001, 0.02))
+        raise ServiceError("RESOURCE_PROBLEM", "too many others change the job table now; nothing was changed")
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._engine.dispose()
+
+
+class _ConflictError(Exception):
+    """Others got in the way of a transaction; nothing of it remains."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say what the database says in the words of the service."""
+    try:
+        yield
+    except sa.exc.TimeoutError as error:
+        raise _unusable("RESOURCE_PROBLEM", "every connection is in use") from error
+    except sa.exc.IntegrityError as error:  # a name or request that another transaction has taken a moment ago
+        raise _ConflictError from error
+    except sa.exc.DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state in _CONFLICTS:
+            raise _ConflictError from error
+        if not isinstance(error, sa.exc.OperationalError) and not error.connection_invalidated:
+            raise
+        here = isinstance(error.orig, sqlite3.Error) or state.startswith(_EXHAUSTED)
+        why = str(error.orig).strip().partition("\n")[0][:_SHOWN]
+        raise _unusable("RESOURCE_PROBLEM" if here else "JOB_TABLE_UNAVAILABLE", why) from error
+
+
+def _unusable(reason: str, why: str) -> ServiceError:
+    what = f"the job table cannot be used now ({why}); try again later, a request with the same request_id is safe"
+    return ServiceError(reason, what)
