@@ -123,5 +123,6 @@ def _type(client: bool, server: bool) -> str:  # noqa: FBT001  the two flags of 
 
 
 def _camel(code: grpc.StatusCode) -> str:
-    """As dashboards write it: `OK`, `NotFound`."""
-    return "OK" if code is grpc.StatusCode.OK else "".join(part.capitalize() for part in code.name.split("_"))
+    """As dashboards write it: `OK`, `NotFound`, `Canceled`."""
+    special = {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
+    return special.get(code) or "".join(part.capitalize() for part in code.name.split("_"))
