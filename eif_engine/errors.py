@@ -14,7 +14,8 @@
     |   `-- TooManyQuarantined  more unreadable samples than the request allows
     `-- ResourceProblem         this machine
         |-- DeviceUnavailable   no such device here
-        `-- MemoryExceeded      does not fit the budget or the device
+        `-- MemoryExceeded      does not fit the budget
+            `-- GpuMemoryExceeded   does not fit the GPU
 
 Every class has a frozen `reason`, which is part of the API (docs/reference/errors.md). Messages are written for the
 caller: they name the file, line, key or field, and what to do. `metadata` repeats the dynamic parts for machines.
@@ -121,3 +122,9 @@ class MemoryExceeded(ResourceProblem):
     """The work does not fit its memory. Metadata: `needed_bytes`, `budget_bytes`."""
 
     reason = "MEMORY_EXCEEDED"
+
+
+class GpuMemoryExceeded(MemoryExceeded):
+    """The work does not fit the memory of the GPU, also in small batches. Metadata: `device`."""
+
+    reason = "GPU_OUT_OF_MEMORY"

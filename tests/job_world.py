@@ -92,14 +92,19 @@ class JobWorld:
         changes: Mapping[str, Tensor] | None = None,
         drop: Sequence[str] = (),
         seed: int = 0,
+        architecture: str = "mlp",
+        options: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """A model bundle; `changes` replaces tensors of its state dict, `drop` leaves some out."""
+        """A model bundle; `changes` replaces tensors of its state dict, `drop` leaves some out.
+
+        `architecture` and further `options` are those of another network with the weights of an mlp (tests/plugin.py).
+        """
         torch.manual_seed(seed)
         proxies = torch.randn(len(classes), 4)
         state = state_dict_of(backbone=mlp(**OPTIONS), head=nn.Linear(10, 4), proxies=proxies)
         save_bundle(
             self.folder / "objects" / name,
-            architecture=Architecture(name="mlp", options=OPTIONS),
+            architecture=Architecture(name=architecture, options=OPTIONS | dict(options or {})),
             loss=loss or ProxyNcaSettings(),
             classes=classes,
             preprocessing=Preprocessing(mode="L", resize=(SIDE, SIDE)),

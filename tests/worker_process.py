@@ -20,14 +20,21 @@ class WorkerProcess:
     """`python -m services.influence.worker <folder>` on a request, killed at the end of the block if it still runs."""
 
     def __init__(
-        self, folder: Path, request: JobRequest, storage: StorageSettings, *, environ: dict[str, str] | None = None
+        self,
+        folder: Path,
+        request: JobRequest,
+        storage: StorageSettings,
+        *,
+        environ: dict[str, str] | None = None,
+        log_folder: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.json").write_text(request.model_dump_json())
         self.folder = folder
         self.messages: list[Message] = []
         self._changed = threading.Condition()
-        self._log = (folder / "log.txt").open("ab")
+        self._log_path = (log_folder or folder) / "log.txt"
+        self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "services.influence.worker", str(folder)],
             stdin=subprocess.PIPE,
@@ -76,7 +83,7 @@ class WorkerProcess:
 
     def log(self) -> str:
         """What it has logged."""
-        return (self.folder / "log.txt").read_text()
+        return self._log_path.read_text()
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -2,12 +2,12 @@
 
 Convolution libraries choose their algorithm by the shape of a batch, and so the last bits of a feature depend on how
 many images ran beside it. Everything here therefore runs in batches of one fixed size, the last one padded, whatever
-the sizes of the batches that come in.
+the sizes of the batches that come in; smaller ones only where a GPU has no memory for them, and then that is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eif_engine.errors import CheckpointIncompatible, MemoryExceeded
+from eif_engine.errors import CheckpointIncompatible, GpuMemoryExceeded
 
 BATCH_SIZE = 64
 """Part of what a stored feature means: raise FEATURES_VERSION of models/bundle.py with it."""
@@ -27,6 +27,7 @@ def extract(
     *,
     device: torch.device,
     batch_size: int = BATCH_SIZE,
+    on_smaller: Callable[[int], None] = lambda size: None,  # noqa: ARG005  the name says what it is called with
 ) -> Iterator[NDArray[np.float32]]:
     """Run a backbone over images.
 
@@ -35,37 +36,58 @@ def extract(
             mode it was in.
         batches: Preprocessed images (b, C, H, W) in any portions, also empty ones. Read one at a time, as needed.
         device: Where the backbone is.
-        batch_size: Images that run together.
+        batch_size: Images that run together; half as many, and half of that, where they do not fit on the GPU.
+        on_smaller: Called with the new size before the first features of smaller batches are yielded: their last bits
+            are not those of full ones.
 
     Yields:
         Features (n, F) of the next n images, n = `batch_size` but for the last.
 
     Raises:
         CheckpointIncompatible: The backbone gives NaN or infinite features, naming the row.
-        MemoryExceeded: A batch does not fit on the GPU.
+        GpuMemoryExceeded: Not even one image fits on the GPU.
     """
-    done = 0
+    done, size = 0, batch_size
     with _eval_mode(backbone):
         for images_BCHW in _regroup(batches, batch_size):
-            features_BF = _run(backbone, images_BCHW, device, batch_size)
+            features_BF, fitting = _run(backbone, images_BCHW, device, size)
+            if fitting < size:
+                size = fitting
+                on_smaller(size)
             _check_finite(features_BF, done)
             done += len(features_BF)
             yield features_BF
 
 
 def _run(
-    backbone: nn.Module, images_BCHW: NDArray[np.float32], device: torch.device, batch_size: int
+    backbone: nn.Module, images_BCHW: NDArray[np.float32], device: torch.device, size: int
+) -> tuple[NDArray[np.float32], int]:
+    """Features, and the size of the batches in which they fitted: `size`, or half of it as often as need be."""
+    while True:
+        try:
+            starts = range(0, len(images_BCHW), size)
+            parts = [_run_batch(backbone, images_BCHW[start : start + size], device, size) for start in starts]
+            return np.concatenate(parts), size
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise GpuMemoryExceeded(
+                    f"not even one image of shape {images_BCHW.shape[1:]} fits on {device} with this model: use a GPU "
+                    "with more memory, or one that nobody else uses",
+                    device=str(device),
+                ) from error
+        size //= 2
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run_batch(
+    backbone: nn.Module, images_BCHW: NDArray[np.float32], device: torch.device, size: int
 ) -> NDArray[np.float32]:
     count = len(images_BCHW)
-    padded_BCHW = np.zeros((batch_size, *images_BCHW.shape[1:]), dtype=np.float32)
+    padded_BCHW = np.zeros((size, *images_BCHW.shape[1:]), dtype=np.float32)
     padded_BCHW[:count] = images_BCHW
-    try:
-        with torch.inference_mode(), exact_arithmetic(device):
-            features_BF = backbone(torch.from_numpy(padded_BCHW).to(device))[:count].cpu().numpy()
-    except torch.cuda.OutOfMemoryError as error:
-        raise MemoryExceeded(
-            f"a batch of {batch_size} images of shape {images_BCHW.shape[1:]} does not fit on {device}"
-        ) from error
+    with torch.inference_mode(), exact_arithmetic(device):
+        features_BF = backbone(torch.from_numpy(padded_BCHW).to(device))[:count].cpu().numpy()
     return np.ascontiguousarray(features_BF, dtype=np.float32)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.common.errors import ServiceError
-from services.influence.messages import Message
+from services.influence.messages import Message, ProgressMessage
 from services.influence.process_memory import can_be_measured, session_bytes
 
 
@@ -72,11 +72,11 @@ class Watch:
         self._limits, self._session, self._clock = limits, session, clock
         self._moved = clock()
         self._started = self._moved - age_s
-        self._last: Message | None = None
+        self._last: ProgressMessage | None = None
 
     def saw(self, message: Message) -> None:
         """Take note of progress: a message that says the same as the one before is none."""
-        if message != self._last:
+        if isinstance(message, ProgressMessage) and message != self._last:
             self._last, self._moved = message, self._clock()
 
     async def breach(self) -> Breach:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from eif_engine.errors import EifError, MemoryExceeded
+from eif_engine.errors import EifError, GpuMemoryExceeded, MemoryExceeded
 from services.common.errors import ServiceError
 from services.influence.messages import FailedMessage
 from services.influence.worker.mapped_file import NO_SPACE
@@ -31,19 +31,21 @@ def failure_of(error: BaseException) -> FailedMessage:
 def _known(error: BaseException) -> EifError | None:
     if isinstance(error, EifError):
         return error
-    if _is_out_of_memory(error):
-        return MemoryExceeded(
-            "the job ran out of memory: give it a machine or a GPU with more, or fewer samples or queries at a time"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch's alone: of a GPU
+        return GpuMemoryExceeded(
+            "the job ran out of GPU memory: give it a GPU with more, or one that nobody else uses, or the CPU"
         )
+    if _is_out_of_memory(error):
+        return MemoryExceeded("the job ran out of memory: give it a machine with more, or fewer samples or queries")
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return ServiceError(
-            "RESOURCE_PROBLEM", "the disk that holds the state folder of the influence service is full: make room on it"
+            "SCRATCH_FULL", "the disk that holds the scratch folder of the job is full: make room on it"
         )
     return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """MemoryError, and torch's own: a RuntimeError (CUDA and host), told by its name or its text."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    """MemoryError, and torch's RuntimeError, told by its text."""
+    if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

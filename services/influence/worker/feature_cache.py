@@ -33,6 +33,13 @@ _SORTABLE = f"S{DIGEST_BYTES}"
 _NOT_OURS_TO_USE = frozenset({"STORAGE_DENIED", "URI_NOT_ALLOWED"})
 
 
+def check_denied(error: ServiceError) -> None:
+    """Features that may not be stored are computed again by later jobs. Raises any other error of the store."""
+    if error.reason not in _NOT_OURS_TO_USE:
+        raise error
+    logger.warning("features are not kept for later jobs: %s", error.message)
+
+
 class FeatureCache:
     """Features by the sha256 of their image. `find` and `read` are thread-safe once `load` has returned.
 
@@ -86,6 +93,14 @@ class FeatureCache:
         at = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[at] == keys, self._order[at], -1)
 
+    def knows(self, digests_N: Digests) -> NDArray[np.bool_]:
+        """For which images there are features."""
+        return self.find(digests_N) >= 0
+
+    def digests(self) -> NDArray[np.void]:
+        """Sha256 of the images whose features are known, sorted, as find compares them."""
+        return self._sorted
+
     def read(self, places: NDArray[np.int64]) -> Features:
         """Features (n, F) at the places that `find` gave."""
         return self._features_NF[places]
@@ -114,10 +129,8 @@ class FeatureCache:
         try:
             self._store.put(f"{self._folder}/{hashlib.sha256(data).hexdigest()}{SUFFIX}", data, if_absent=True)
         except ServiceError as error:
-            if error.reason in _NOT_OURS_TO_USE:
-                logger.warning("features are not kept for later jobs: %s", error.message)
-            elif error.reason != "OBJECT_EXISTS":
-                raise
+            if error.reason != "OBJECT_EXISTS":
+                check_denied(error)
 
     def _shards(self, report: Progress) -> Iterator[tuple[Digests, Features]]:
         shards = self._that_fit(self._listed())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eif_engine.data.features import extract
-from eif_engine.errors import CheckpointIncompatible
-from eif_engine.types import Quarantined
+from eif_engine.data.features import BATCH_SIZE
+from services.influence.worker.executors import open_executor
 from services.influence.worker.feature_cache import FeatureCache
-from services.influence.worker.image_stream import Image, stream_images
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
 from services.influence.worker.mapped_file import mapped_file
 from services.influence.worker.quarantine import Quarantine
+from services.influence.worker.shard_features import SampleShard, ShardFeatures, extract_shard
 from services.influence.worker.split import Split
+from services.influence.worker.workplace import Workplace
 
 BLOCK_ROWS = 16_384
 
@@ -104,56 +103,35 @@ class FeatureExtractor:
         todo = np.flatnonzero(~run.done_N).tolist()
         if not todo:
             return
-        model = self._model
-        preprocessing = model.loaded.preprocessing
-        images = stream_images(self._job, split, todo, preprocessing=preprocessing, cache=self._cache)
-        with closing(images) as stream:
-            batches = self._batches(split, stream, run, report)
-            try:
-                for features_BF in extract(model.loaded.backbone, batches, device=model.device):
-                    self._keep(run, features_BF)
-                    report(run.settled)
-            except CheckpointIncompatible as error:
-                raise self._broken(split, run, error) from error
-
-    def _batches(
-        self, split: Split, images: Iterator[Image | Quarantined], run: _Run, report: Callable[[int], None]
-    ) -> Iterator[NDArray[np.float32]]:
-        for image in images:
-            run.seen += 1
-            if isinstance(image, Quarantined):
-                self._quarantine.add(split.name, image, total=len(split))
-            elif image.pixels_CHW is None:
-                run.x_NF[image.row] = self._cache.read(np.array([image.place]))[0]
-                run.digest_NB[image.row] = image.digest
-                run.done_N[image.row] = True
-            else:
-                run.pending.append(image)
-                yield image.pixels_CHW[None]
-                continue
-            report(run.settled)
-
-    def _keep(self, run: _Run, features_BF: NDArray[np.float32]) -> None:
-        images = [run.pending.popleft() for _ in range(len(features_BF))]
-        rows, new_digest_NB = [image.row for image in images], np.stack([image.digest for image in images])
-        run.x_NF[rows] = features_BF
-        run.digest_NB[rows] = new_digest_NB
-        run.done_N[rows] = True
-        run.misses += len(rows)
-        self._cache.add(new_digest_NB, features_BF)
-
-    def _broken(self, split: Split, run: _Run, error: CheckpointIncompatible) -> CheckpointIncompatible:
-        """The engine counts the images it was given; the caller knows their ids."""
-        row = error.metadata.get("row")
-        if row is None or not 0 <= int(row) - run.misses < len(run.pending):
-            return error
-        sample = split.sample(run.pending[int(row) - run.misses].row)
-        return CheckpointIncompatible(
-            f"the backbone gives NaN or infinite features for sample {sample.sample_id!r} ({sample.uri}): the weights "
-            f"{self._model.bundle.weights.file}, or the preprocessing of model.json, are broken",
-            sample_id=sample.sample_id,
-            uri=sample.uri,
+        # Whole batches of the network, so that none runs half empty but the last.
+        size = -(-self._job.settings.cache_shard_samples // BATCH_SIZE) * BATCH_SIZE
+        starts = range(0, len(todo), size)
+        shards = (SampleShard.of(split, todo[start : start + size]) for start in starts)
+        place = Workplace(
+            job=self._job,
+            model=self._model,
+            known=self._cache.knows,
+            keep=self._cache.add,
+            advance=lambda count: report(run.settled + count),
         )
+        with (
+            open_executor(place, known=self._cache.digests()) as executor,
+            closing(executor.map(extract_shard, shards, count=len(starts))) as results,
+        ):
+            for found in results:
+                self._take(split, run, found)
+                run.settled += len(found.rows) + len(found.quarantined)
+                report(run.settled)
+
+    def _take(self, split: Split, run: _Run, found: ShardFeatures) -> None:
+        for entry in found.quarantined:
+            self._quarantine.add(split.name, entry, total=len(split))
+        new, old = found.rows[found.is_new_N], found.rows[~found.is_new_N]
+        run.x_NF[new] = found.x_NF
+        run.x_NF[old] = self._cache.read(self._cache.find(found.digest_NB[~found.is_new_N]))
+        run.digest_NB[found.rows] = found.digest_NB
+        run.done_N[found.rows] = True
+        run.misses += len(new)
 
 
 class _Run:
@@ -162,14 +140,8 @@ class _Run:
     def __init__(
         self, x_NF: NDArray[np.float32], done_N: NDArray[np.bool_], digest_NB: NDArray[np.uint8], *, before: int
     ) -> None:
-        self.x_NF, self.done_N, self.digest_NB, self.before = x_NF, done_N, digest_NB, before
-        self.pending: deque[Image] = deque()
-        self.seen = self.misses = 0
-
-    @property
-    def settled(self) -> int:
-        """Samples whose features are there, or that were put aside."""
-        return self.before + self.seen - len(self.pending)
+        self.x_NF, self.done_N, self.digest_NB = x_NF, done_N, digest_NB
+        self.settled, self.misses = before, 0  # samples whose features are there, or that were put aside
 
 
 def _compacted(x_NF: NDArray[np.float32], kept: NDArray[np.int64]) -> NDArray[np.float32]:

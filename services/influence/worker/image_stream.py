@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,9 +17,7 @@ from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import ImageInvalid
 from eif_engine.types import Quarantined, Sample
 from services.common.samples import read_samples
-from services.influence.worker.feature_cache import FeatureCache
 from services.influence.worker.job import Job
-from services.influence.worker.split import Split
 
 _AHEAD = 4
 """Images decoded ahead of the network, a thread."""
@@ -32,40 +30,48 @@ class Image:
     Attributes:
         row: Of the split.
         digest: Sha256 of the file, (32,).
-        place: Where the cache has its features, or -1.
-        pixels_CHW: Preprocessed, unless the cache has its features.
+        pixels_CHW: Preprocessed, unless its features are known.
     """
 
     row: int
     digest: NDArray[np.uint8]
-    place: int
     pixels_CHW: NDArray[np.float32] | None
 
 
 def stream_images(
-    job: Job, split: Split, rows: Iterable[int], *, preprocessing: Preprocessing, cache: FeatureCache
+    job: Job,
+    samples: Iterable[tuple[int, Sample]],
+    *,
+    preprocessing: Preprocessing,
+    known: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
 ) -> Generator[Image | Quarantined, None, None]:
-    """Read, look up and decode the images of `rows`, in their order; ends its threads when it is closed."""
+    """Read, look up and decode the images of samples, in their order; ends its threads when it is closed.
+
+    Args:
+        job: The job.
+        samples: Each with its row.
+        preprocessing: What the network expects.
+        known: Which images, by sha256 (n, 32), have features already: these are not decoded.
+    """
     order: deque[int] = deque()
     settings = job.settings
 
-    def samples() -> Iterator[Sample]:
-        for row in rows:
+    def in_order() -> Iterator[Sample]:
+        for row, sample in samples:
             order.append(row)
-            yield split.sample(row)
+            yield sample
 
     def prepare(row: int, sample: Sample, data: bytes) -> Image | Quarantined:
         digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
-        place = int(cache.find(digest[None])[0])
-        if place >= 0:
-            return Image(row=row, digest=digest, place=place, pixels_CHW=None)
+        if known(digest[None])[0]:
+            return Image(row=row, digest=digest, pixels_CHW=None)
         try:
             pixels_CHW = preprocessing.apply(decode_image(data, uri=sample.uri))
         except ImageInvalid as error:
             return Quarantined(sample_id=sample.sample_id, uri=sample.uri, reason=error.reason, message=error.message)
-        return Image(row=row, digest=digest, place=-1, pixels_CHW=pixels_CHW)
+        return Image(row=row, digest=digest, pixels_CHW=pixels_CHW)
 
-    reads = read_samples(job.store, samples(), workers=settings.read_threads, scratch=job.scratch)
+    reads = read_samples(job.store, in_order(), workers=settings.read_threads, scratch=job.scratch)
     with (
         closing(reads) as found,
         ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool,

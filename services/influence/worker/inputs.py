@@ -32,12 +32,14 @@ class JobModel:
     Attributes:
         loaded: Ready to be explained, on the job's device.
         bundle: Its model.json.
+        uri: Of model.json.
         sha256: Of model.json, hex.
         device: Where it is.
     """
 
     loaded: LoadedModel
     bundle: ModelBundle
+    uri: str
     sha256: str
     device: torch.device
 
@@ -73,7 +75,7 @@ def fetch_model(job: Job, artifact: Artifact, device: torch.device) -> JobModel:
         loaded = load_model(folder, device=device)
     except (ModelBundleInvalid, CheckpointUnsafe, CheckpointIncompatible) as error:
         raise _named(error, uri) from error
-    return JobModel(loaded=loaded, bundle=bundle, sha256=hashlib.sha256(data).hexdigest(), device=device)
+    return JobModel(loaded=loaded, bundle=bundle, uri=uri, sha256=hashlib.sha256(data).hexdigest(), device=device)
 
 
 def fetch_split(job: Job, artifact: Artifact, name: str, *, columns: Sequence[str] = ()) -> Split:

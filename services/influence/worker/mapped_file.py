@@ -25,7 +25,7 @@ def mapped_file(path: Path, dtype: type[ScalarT], shape: tuple[int, ...]) -> NDA
     Its disk blocks are taken at once: a disk that fills up later would end the process with SIGBUS.
 
     Raises:
-        ServiceError: RESOURCE_PROBLEM when the disk has no room for it.
+        ServiceError: SCRATCH_FULL when the disk has no room for it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if not size:  # an empty file cannot be mapped
@@ -44,9 +44,9 @@ def _reserve(handle: int, path: Path, size: int) -> None:
             raise
         free = shutil.disk_usage(path.parent).free
         raise ServiceError(
-            "RESOURCE_PROBLEM",
-            f"the job needs {size:,} bytes of disk for {path.name}, but the disk of the state folder of the influence "
-            f"service has {free:,}: make room on it, or use fewer samples",
+            "SCRATCH_FULL",
+            f"the job needs {size:,} bytes of disk for {path.name}, but the disk of its scratch folder has {free:,}: "
+            "make room on it, or use fewer samples",
             needed_bytes=size,
             free_bytes=free,
         ) from error

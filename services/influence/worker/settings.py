@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,10 @@ class WorkerSettings(BaseSettings):
     """Threads that read images from the store."""
     decode_threads: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=1, le=256)
     """Threads that decode images."""
+    executor: Literal["process", "ray"] = "process"
+    """Where shards are worked on: in the job process, or as tasks of the Ray cluster that it runs on."""
+    shards_in_flight: int = Field(default=16, ge=1, le=10_000)
+    """Shards that are given to the cluster at a time; as many as it should have devices at work."""
     lock_timeout_s: float = Field(default=60.0, ge=0)
     """How long an older attempt of the same job may take to end."""
     max_manifest_bytes: int = Field(default=4 << 30, ge=1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eif_engine.data.features import BATCH_SIZE, extract
-from eif_engine.errors import CheckpointIncompatible
+from eif_engine.errors import CheckpointIncompatible, GpuMemoryExceeded
 from eif_engine.models.architectures import build_backbone
 from eif_engine.models.bundle import Architecture
 
@@ -151,3 +151,38 @@ def test_features_that_are_not_finite_name_the_row() -> None:
     data[130, 0, 0, 0] = np.nan
     with pytest.raises(CheckpointIncompatible, match="features for image 130"):
         features(nn.Flatten(), data, [200])
+
+
+class Hungry(nn.Module):
+    """Means of images; out of memory for batches above a size."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.tried = most, list[int]()
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.tried.append(len(images_BCHW))
+        if len(images_BCHW) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images_BCHW.mean(dim=(2, 3))
+
+
+def test_batches_are_halved_until_they_fit_and_stay_small() -> None:
+    module, data, told = Hungry(20), images(150), list[int]()
+    blocks = list(extract(module, [data], device=CPU, on_smaller=told.append))
+    assert [len(block) for block in blocks] == [64, 64, 22]
+    np.testing.assert_allclose(np.concatenate(blocks), data.mean(axis=(2, 3)), rtol=1e-6, atol=1e-7)
+    assert module.tried == [64, 32, *[16] * 4, *[16] * 4, *[16] * 2]
+    assert told == [16]
+
+
+def test_full_batches_that_fit_are_left_alone() -> None:
+    told = list[int]()
+    list(extract(Hungry(64), [images(70)], device=CPU, on_smaller=told.append))
+    assert told == []
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error_with_its_reason() -> None:
+    with pytest.raises(GpuMemoryExceeded, match="not even one image") as caught:
+        list(extract(Hungry(0), [images(3)], device=CPU))
+    assert caught.value.reason == "GPU_OUT_OF_MEMORY"

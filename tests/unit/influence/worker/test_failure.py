@@ -30,11 +30,11 @@ def test_real_exhaustion_of_memory_is_told_as_such() -> None:
         torch.empty(2**55)
     assert failure_of(numpy_error.value).reason == "MEMORY_EXCEEDED"
     assert failure_of(torch_error.value).reason == "MEMORY_EXCEEDED"
-    assert failure_of(torch.OutOfMemoryError("CUDA out of memory")).reason == "MEMORY_EXCEEDED"
+    assert failure_of(torch.OutOfMemoryError("CUDA out of memory")).reason == "GPU_OUT_OF_MEMORY"
 
 
-def test_a_full_disk_is_a_problem_of_the_machine() -> None:
-    assert failure_of(OSError(errno.ENOSPC, "No space left on device")).reason == "RESOURCE_PROBLEM"
+def test_a_full_disk_is_told_as_such() -> None:
+    assert failure_of(OSError(errno.ENOSPC, "No space left on device")).reason == "SCRATCH_FULL"
 
 
 def test_anything_else_is_internal_and_does_not_leak(caplog: pytest.LogCaptureFixture) -> None:

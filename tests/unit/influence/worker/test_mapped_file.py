@@ -30,5 +30,5 @@ def test_an_empty_array(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_told_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="bytes of disk for x, but the disk") as caught:
         mapped_file(tmp_path / "x", np.float32, (2**48,))
-    assert caught.value.reason == "RESOURCE_PROBLEM"
+    assert caught.value.reason == "SCRATCH_FULL"
     assert caught.value.metadata["needed_bytes"] == str(2**50)
