@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -111,18 +114,15 @@ def choice_log_probability(evidence_BJP: Tensor, weight_P: Tensor) -> Tensor:
 
 
 def _minimum(risk: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Minimise a smooth function of a few parameters (L-BFGS with line search)."""
-    parameters = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [parameters], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+    """Minimise a smooth function of a few parameters (L-BFGS of scipy: importing torch's optimisers takes seconds)."""
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def value_and_gradient(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        moved = torch.from_numpy(parameters).to(start).requires_grad_()
         with torch.enable_grad():
-            value = risk(parameters)
-            torch.autograd.backward([value])
-        return value
+            value = risk(moved)
+            (gradient,) = torch.autograd.grad(value, moved)
+        return float(value.detach()), gradient.cpu().numpy()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch leaves its signature open
-    return parameters.detach()
+    options = {"maxiter": 200, "gtol": 1e-9, "ftol": 1e-15}
+    found = minimize(value_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(np.asarray(found.x, dtype=np.float64)).to(start)

@@ -84,7 +84,7 @@ class HeldOut:
     @cached_property
     def _line(self) -> tuple[Tensor, Tensor]:
         """`|mu_b - mu_c|^2` and `(v - mu_c).(mu_b - mu_c)`, each (B, C)."""
-        given_U, place_B = self.labels_B.unique(return_inverse=True)
+        given_U, place_B = torch.unique(self.labels_B, return_inverse=True)
         dot_BC = (self.mean_CF[given_U] @ self.mean_CF.T)[place_B]  # samples of one class share a row
         along_BC = (self.a_BF * self.mean_CF[self.labels_B]).sum(dim=1, keepdim=True) + self._norm_C
         along_BC = along_BC.sub_(self._dot_BC).sub_(dot_BC)
@@ -107,12 +107,14 @@ class _Moments:
         count_C = torch.zeros(num_classes, dtype=torch.float64, device=v_NF.device)
         sum_CF = torch.zeros(num_classes, F, dtype=torch.float64, device=v_NF.device)
         second_FF = torch.zeros(F, F, dtype=torch.float64, device=v_NF.device)
-        for part in blocks(len(rows), F, 8):
-            x_BF, labels_B, trust_B = v_NF[rows[part]].double(), labels_N[rows[part]], trust_N[rows[part]].double()
-            weighted_BF = trust_B[:, None] * x_BF
-            count_C.index_add_(0, labels_B, trust_B)
-            sum_CF.index_add_(0, labels_B, weighted_BF)
-            second_FF.addmm_(weighted_BF.T, x_BF)
+        for part in blocks(len(rows), F, v_NF.element_size()):
+            x_BF, labels_B, trust_B = v_NF[rows[part]], labels_N[rows[part]], trust_N[rows[part]]
+            weighted_BF = trust_B[:, None].to(x_BF) * x_BF
+            count_C.index_add_(0, labels_B, trust_B.double())
+            sum_CF += torch.zeros(num_classes, F, dtype=x_BF.dtype, device=x_BF.device).index_add_(
+                0, labels_B, weighted_BF
+            )
+            second_FF += weighted_BF.T @ x_BF
         return cls(count_C, sum_CF, second_FF)
 
     def less(self, other: _Moments) -> _Moments:
@@ -180,12 +182,13 @@ def over_folds(
         fold = part.to(v_NF.device)
         others = total.less(_Moments.of(v_NF, labels_N, trust_N, fold, num_classes))
         factor_FF = torch.linalg.cholesky(shrink(others.covariance(), shrinkage))
-        mean_CF = _whiten(others.means(), factor_FF)
+        mean_CF = _whiten(others.means(), factor_FF).to(v_NF)
+        factor_FF = factor_FF.to(v_NF)  # sums are float64, what is said of a sample has the precision of its vector
         known_C = others.count_C > PRIOR_COUNT
         asked = fold if judged_N is None else fold[judged_N[fold]]
-        for block in blocks(len(asked), max(num_classes, v_NF.shape[1]), 8, block_bytes):
+        for block in blocks(len(asked), max(num_classes, v_NF.shape[1]), v_NF.element_size(), block_bytes):
             rows_B = asked[block]
-            yield HeldOut(rows_B, labels_N[rows_B], _whiten(v_NF[rows_B].double(), factor_FF), mean_CF, known_C)
+            yield HeldOut(rows_B, labels_N[rows_B], _whiten(v_NF[rows_B], factor_FF), mean_CF, known_C)
 
     return each_on_one_core(lambda part: work(held_out(part)), parts, threads=threads)
 

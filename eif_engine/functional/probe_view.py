@@ -107,13 +107,14 @@ def view(
             others_BC = held.log_likelihood(Pull()).mul_(settings.temperature)
             own_B = others_BC.gather(1, own_BL).squeeze(1)
             others_BC.scatter_(1, own_BL, -torch.inf)
-            log_odds_N[rows_B] = torch.logsumexp(others_BC, dim=1) - own_B
+            log_odds_N[rows_B] = (torch.logsumexp(others_BC, dim=1) - own_B).double()
             pulled_BC = others_BC
             if pull != Pull():
                 pulled_BC = held.log_likelihood(pull).mul_(settings.temperature).scatter_(1, own_BL, -torch.inf)
             wanted_BJ = pulled_BC.topk(J, dim=1).indices if isinstance(candidates, int) else candidates[rows_B]
-            candidate_NJ[rows_B], score_NJ[rows_B] = wanted_BJ, pulled_BC.gather(1, wanted_BJ)
-            along_N[rows_B], length_N[rows_B] = held.position(wanted_BJ[:, 0])
+            candidate_NJ[rows_B], score_NJ[rows_B] = wanted_BJ, pulled_BC.gather(1, wanted_BJ).double()
+            along_B, length_B = held.position(wanted_BJ[:, 0])
+            along_N[rows_B], length_N[rows_B] = along_B.double(), length_B.double()
 
     over_folds(
         judge,
@@ -152,7 +153,7 @@ def choose_settings(
             plain_BC = held.log_likelihood(Pull())
             for place, temperature in enumerate(TEMPERATURES):
                 own_BL = torch.log_softmax(temperature * plain_BC, dim=1).gather(1, held.labels_B[:, None]).exp()
-                fits_T[place] += ((1 - PRIOR_WRONG) * own_BL + PRIOR_WRONG / num_classes).log().sum().cpu()
+                fits_T[place] += ((1 - PRIOR_WRONG) * own_BL + PRIOR_WRONG / num_classes).log().double().sum().cpu()
         return fits_T
 
     judged_N = enough_rows(len(v_NF), v_NF.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eif_engine.counterfactual_config import RetrainConfig, RetrainOptimizer
 from eif_engine.errors import InvalidInput
+from eif_engine.functional.descent import Adam, Descent, Sgd
 from eif_engine.losses.base import ProxyLoss
 from eif_engine.models.head import Head
 
@@ -34,13 +35,14 @@ def retrain_head(
     """
     weight_DF, bias_D = (part.detach().clone().requires_grad_() for part in (head.weight_DF, head.bias_D))
     proxies = leaves(loss) if config.train_proxies else {}
-    optimizer = make_optimizer([weight_DF, bias_D, *proxies.values()], config)
+    parameters = [weight_DF, bias_D, *proxies.values()]
+    optimizer = make_optimizer(parameters, config)
     for epoch in range(config.epochs):
         for rows_B in epoch_rows(len(labels_N), config, epoch=epoch):
             with torch.enable_grad():
                 moving = with_leaves(loss, proxies)
                 z_BD = torch.addmm(bias_D, x_NF[rows_B], weight_DF.T)
-                step(optimizer, weights_N[rows_B] * moving.per_sample(z_BD, labels_N[rows_B]))
+                step(optimizer, parameters, weights_N[rows_B] * moving.per_sample(z_BD, labels_N[rows_B]))
     return Head(weight_DF.detach(), bias_D.detach()), with_leaves(
         loss, {name: value.detach() for name, value in proxies.items()}
     )
@@ -52,17 +54,15 @@ def epoch_rows(count: int, config: RetrainConfig, *, epoch: int) -> Iterator[Ten
     yield from torch.split(torch.randperm(count, generator=generator), config.batch_size)
 
 
-def step(optimizer: torch.optim.Optimizer, weighted_B: Tensor) -> None:
+def step(optimizer: Descent, parameters: Sequence[Tensor], weighted_B: Tensor) -> None:
     """One step down the gradient of the mean of the weighted losses of a batch."""
-    optimizer.zero_grad()
-    torch.autograd.backward([weighted_B.mean()])
-    optimizer.step()
+    optimizer.step(torch.autograd.grad(weighted_B.mean(), parameters, allow_unused=True))
 
 
-def make_optimizer(parameters: Sequence[Tensor], config: RetrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[Tensor], config: RetrainConfig) -> Descent:
     """The optimiser of a configuration."""
-    kind = torch.optim.Adam if config.optimizer is RetrainOptimizer.ADAM else torch.optim.SGD
-    return kind(parameters, lr=config.learning_rate)
+    kind = Adam if config.optimizer is RetrainOptimizer.ADAM else Sgd
+    return kind(parameters, config.learning_rate)
 
 
 def leaves(loss: ProxyLoss) -> dict[str, Tensor]:

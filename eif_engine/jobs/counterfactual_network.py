@@ -108,7 +108,8 @@ class _Network:
         weights_N = change.weights_N.to(self._place.device, self._place.dtype)
         labels_N = change.labels_N.to(self._place.device)
         tensors = [self._weight_DF.requires_grad_(), self._bias_D.requires_grad_(), *self._proxies.values()]
-        optimizer = make_optimizer([*self._backbone.parameters(), *tensors], config)
+        parameters = [*self._backbone.parameters(), *tensors]
+        optimizer = make_optimizer(parameters, config)
         self._backbone.train()
         if freeze_batch_norm:
             for module in self._backbone.modules():
@@ -120,7 +121,7 @@ class _Network:
                 z_BD = self._head(self._backbone(images.to(self._place.device, self._place.dtype)))
                 rows_B = rows_B.to(self._place.device)  # noqa: PLW2901 - the same rows, elsewhere
                 losses_B = with_leaves(self._loss, self._proxies).per_sample(z_BD, labels_N[rows_B])
-                step(optimizer, weights_N[rows_B] * losses_B)
+                step(optimizer, parameters, weights_N[rows_B] * losses_B)
 
     @torch.no_grad()
     def embed(self, batches: Iterable[Tensor]) -> Tensor:
