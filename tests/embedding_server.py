@@ -39,6 +39,7 @@ class EmbeddingProcess:
     log: Path
     channel: grpc.Channel
     seconds_to_serving: float
+    ops_address: str = ""
     stub: embedding_service_pb2_grpc.EmbeddingServiceStub = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,20 +106,22 @@ def running_embedding(place: Place, state: Path, **settings: str) -> Iterator[Em
     with log.open("ab") as stderr:
         process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=stderr)
     try:
-        address = _wait_until_ready(process, ready, log)
+        facts = _wait_until_ready(process, ready, log)
+        address = facts["address"]
         seconds = time.monotonic() - started
         with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
-            yield EmbeddingProcess(process, address, log, channel, seconds)
+            yield EmbeddingProcess(process, address, log, channel, seconds, facts.get("ops_address", ""))
     finally:
         if process.poll() is None:
             process.kill()
         process.wait(10)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dict[str, str]:
     for _ in range(START_SECONDS * 100):
         if ready.exists():
-            return str(json.loads(ready.read_text())["address"])
+            facts: dict[str, str] = json.loads(ready.read_text())
+            return facts
         if process.poll() is not None:
             raise AssertionError(f"the server ended with {process.returncode}: {log.read_text()}")
         time.sleep(0.01)

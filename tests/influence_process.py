@@ -22,6 +22,7 @@ START_S = 60.0
 CALL_S = 60.0
 _SCRIPTED = """
 import sys
+{prelude}
 from services.influence.__main__ import main
 sys.exit(main(job_command=(sys.executable, "tests/job_program.py")))
 """
@@ -31,18 +32,24 @@ class InfluenceProcess:
     """A service that runs, and a client of it.
 
     Args:
-        folder: `state` in it is the state folder, `store` the object store.
+        folder: `store` in it is the object store.
         scripted: Jobs follow a script (tests/job_program.py); else they are real.
+        state: Name of the state folder in it; servers that run at the same time have one each.
+        prelude: Python that a scripted server runs first.
         environ: More settings.
     """
 
-    def __init__(self, folder: Path, *, scripted: bool = True, **environ: str) -> None:
+    def __init__(
+        self, folder: Path, *, scripted: bool = True, state: str = "state", prelude: str = "", **environ: str
+    ) -> None:
         self.folder = folder
+        self.state_dir = folder / state
+        self.log = folder / ("server.log" if state == "state" else f"server-{state}.log")
         (folder / "store").mkdir(exist_ok=True)
         ready_file = folder / f"ready-{time.monotonic_ns()}"
-        program = ["-c", _SCRIPTED] if scripted else ["-m", "services.influence"]
+        program = ["-c", _SCRIPTED.format(prelude=prelude)] if scripted else ["-m", "services.influence"]
         started = time.monotonic()
-        with (folder / "server.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *self._arguments(ready_file)],
                 cwd=REPO,
@@ -97,7 +104,7 @@ class InfluenceProcess:
     def _arguments(self, ready_file: Path) -> list[str]:
         return [
             *("--listen", "127.0.0.1:0"),
-            *("--state-dir", str(self.folder / "state")),
+            *("--state-dir", str(self.state_dir)),
             *("--output-uri-prefix", f"file://{self.folder}/store/results"),
             *("--ready-file", str(ready_file)),
         ]
@@ -105,17 +112,19 @@ class InfluenceProcess:
     def _wait(self, ready_file: Path) -> str:
         deadline = time.monotonic() + START_S
         while not ready_file.exists():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "the server did not start in time"
             time.sleep(0.005)
-        address: str = json.loads(ready_file.read_text())["address"]
+        facts = json.loads(ready_file.read_text())
+        self.ops_address: str = facts.get("ops_address", "")
+        address: str = facts["address"]
         return address
 
 
 @contextmanager
-def influence_process(folder: Path, *, scripted: bool = True, **environ: str) -> Iterator[InfluenceProcess]:
+def influence_process(folder: Path, *, scripted: bool = True, **options: str) -> Iterator[InfluenceProcess]:
     """A service that is ended with the block, if it has not ended before."""
-    running = InfluenceProcess(folder, scripted=scripted, **environ)
+    running = InfluenceProcess(folder, scripted=scripted, **options)
     try:
         yield running
     finally:
