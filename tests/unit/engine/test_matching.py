@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment, linprog  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 
 from eif_engine.errors import InvalidInput
@@ -57,6 +57,8 @@ def least_cost(cost: Tensor, a: Tensor, b: Tensor) -> tuple[float, NDArray[np.fl
         sums[i, i * columns + j] = sums[rows + j, i * columns + j] = 1
     found = linprog(cost.numpy().ravel(), A_eq=sums, b_eq=np.concatenate([a.numpy(), b.numpy()]), method="highs")
     assert found.success
+    assert found.fun is not None
+    assert found.x is not None
     return float(found.fun), found.x.reshape(rows, columns)
 
 
