@@ -11,6 +11,7 @@ import hashlib
 import json
 import mmap
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -92,6 +93,8 @@ def succeed(request: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
         os.link(partial, folder / "MANIFEST.json")
     except FileExistsError:
         data = (folder / "MANIFEST.json").read_bytes()
+        if json.loads(data)["attempt"] != request["attempt"]:
+            shutil.rmtree(folder / own)
     partial.unlink()
     send(
         type="succeeded",

@@ -137,9 +137,14 @@ class LeaseKeeper:
         loop = asyncio.get_running_loop()
         held.timers = [
             loop.call_at(held.until - self._lease_s / 4, self._give_up, held),
-            loop.call_at(held.until - self._lease_s / 16, held.kill),
+            loop.call_at(held.until - self._lease_s / 16, self._end, held),
         ]
 
     def _give_up(self, held: _Held) -> None:
         logger.warning("the lease of job %s could not be renewed: stopping its process", held.lease.uid)
         held.stop()
+
+    def _end(self, held: _Held) -> None:
+        logger.warning("the lease of job %s ends: the job is left to other servers", held.lease.uid)
+        held.until = float("-inf")
+        held.kill()
