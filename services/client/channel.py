@@ -6,11 +6,13 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import grpc
 
+from services.client.call_details import CallDetails, with_metadata
 from services.client.credentials import Credentials, CredentialsError, read_pem
+from services.client.tracing import TraceInterceptor
 
 Call = TypeVar("Call")
 
@@ -34,7 +36,8 @@ def open_channel(
         channel = grpc.secure_channel(target, _tls(credentials), options=list(options))
     else:
         channel = grpc.insecure_channel(target, options=list(options))
-    return grpc.intercept_channel(channel, _Bearer(credentials)) if credentials.has_token else channel
+    bearer = (_Bearer(credentials),) if credentials.has_token else ()
+    return grpc.intercept_channel(channel, TraceInterceptor(), *bearer)
 
 
 def is_loopback(target: str) -> bool:
@@ -64,17 +67,6 @@ def _pem(path: Path, what: str, kind: str) -> bytes:
     return data
 
 
-class _CallDetails(NamedTuple):
-    """What grpc.ClientCallDetails has."""
-
-    method: str
-    timeout: float | None
-    metadata: tuple[tuple[str, str | bytes], ...]
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: grpc.Compression | None
-
-
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Sends the token of that moment with every call. Call credentials would do so over TLS only."""
 
@@ -91,13 +83,5 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
     ) -> Call:
         return continuation(self._with_token(client_call_details), request)
 
-    def _with_token(self, details: grpc.ClientCallDetails) -> _CallDetails:
-        metadata = tuple(details.metadata or ())
-        return _CallDetails(
-            method=details.method,
-            timeout=details.timeout,
-            metadata=(*metadata, ("authorization", f"Bearer {self._credentials.bearer()}")),
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-            compression=details.compression,
-        )
+    def _with_token(self, details: grpc.ClientCallDetails) -> CallDetails:
+        return with_metadata(details, "authorization", f"Bearer {self._credentials.bearer()}")

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from eif_engine.jobs.relabel import NeighborVote
+from services.client.tracing import TraceInterceptor
 from services.common.errors import STATUS_BY_REASON, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class IndexNeighbors:
         self._timeout_s, self._patience_s, self._check = timeout_s, patience_s, check
         options = [("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.enable_retries", 0)]
         self._channel = grpc.insecure_channel(target, options=options)
-        self._stub = EmbeddingServiceStub(self._channel)
+        self._stub = EmbeddingServiceStub(grpc.intercept_channel(self._channel, TraceInterceptor()))
 
     def __enter__(self) -> Self:
         return self
