@@ -44,13 +44,15 @@ class Ledger:
         self, job: Job, *, request: RequestKey | None, max_pending: int, max_pending_per_project: int = 0
     ) -> Job:
         """As JobStore.create."""
-        return await self._call(
+        kept = await self._call(
             self._store.create,
             job,
             request=request,
             max_pending=max_pending,
             max_pending_per_project=max_pending_per_project,
         )
+        note_job(kept.uid)
+        return kept
 
     async def check_room(self, job: Job, *, max_pending: int, max_pending_per_project: int = 0) -> None:
         """Raise what `create` would, and keep nothing."""
@@ -113,9 +115,9 @@ class Ledger:
         """As JobStore.fetch."""
         return await self._call(self._store.fetch, uids)
 
-    async def ended_before(self, age_s: float, *, limit: int) -> tuple[Job, ...]:
+    async def ended_before(self, age_s: float, *, limit: int, besides: Collection[str]) -> tuple[Job, ...]:
         """As JobStore.ended_before."""
-        return await self._call(self._store.ended_before, age_s, limit=limit)
+        return await self._call(self._store.ended_before, age_s, limit=limit, besides=besides)
 
     async def claim(
         self, owner: str, *, lease_s: float, max_running_per_project: int, besides: Collection[str]
