@@ -27,17 +27,19 @@ def open_channel(
     Raises:
         CredentialsError: A file cannot be used, or a token would leave this machine in plain text.
     """
-    if credentials.has_token and not credentials.encrypted and not is_loopback(target):
-        raise CredentialsError(
-            f"refusing to send a token to {target} in plain text; use TLS (EIF_CLIENT_TLS=true, or the file of its "
-            "authority in EIF_CLIENT_CA_FILE)"
-        )
+    check_target(target, credentials)
     if credentials.encrypted:
         channel = grpc.secure_channel(target, _tls(credentials), options=list(options))
     else:
         channel = grpc.insecure_channel(target, options=list(options))
     bearer = (_Bearer(credentials),) if credentials.has_token else ()
     return grpc.intercept_channel(channel, TraceInterceptor(), *bearer)
+
+
+def check_target(target: str, credentials: Credentials) -> None:
+    """Refuse to send a token where others can read it. Raises CredentialsError."""
+    if credentials.has_token and not credentials.encrypted and not is_loopback(target):
+        raise CredentialsError(f"refusing to send a token to {target} in plain text; use TLS, or name its authority")
 
 
 def is_loopback(target: str) -> bool:

@@ -21,7 +21,7 @@
     `-- BuildFailed          an index could not be built; `index` has it
 
 `reason` is the frozen reason of google.rpc.ErrorInfo (docs/reference/errors.md); what the client finds by itself has
-SERVER_UNREACHABLE, DEADLINE_EXCEEDED, WAIT_TIMEOUT, STREAM_CORRUPT or CLIENT_CLOSED.
+SERVER_UNREACHABLE, SERVER_NOT_TRUSTED, DEADLINE_EXCEEDED, WAIT_TIMEOUT, STREAM_CORRUPT or CLIENT_CLOSED.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+
+from services.client.trust import lost_because, trust_problem
 
 if TYPE_CHECKING:
     from services.client.embeddings import Index
@@ -189,6 +191,11 @@ def from_rpc_error(error: grpc.RpcError, *, target: str) -> EifRpcError:
     if info is not None:
         return error_of(code, info.reason, error.details() or info.reason, info.metadata)
     details = error.details() or ""
+    distrust = trust_problem(details, target) if code is grpc.StatusCode.UNAVAILABLE else None
+    if distrust is not None:  # trying again would end the same, unlike what is UNAVAILABLE
+        failure = error_of(grpc.StatusCode.UNAUTHENTICATED, "SERVER_NOT_TRUSTED", distrust, {"target": target})
+        failure.from_service = False
+        return failure
     failure = error_of(
         code,
         _TRANSPORT_REASONS.get(code, code.name),
@@ -231,7 +238,7 @@ def _error_info(status: status_pb2.Status | None) -> error_details_pb2.ErrorInfo
 def _transport_message(code: grpc.StatusCode, details: str, target: str) -> str:
     cause = details.rpartition(": ")[2] or code.name
     if code is grpc.StatusCode.UNAVAILABLE:
-        return f"no server answers at {target} ({cause})"
+        return f"no server answers at {target} ({lost_because(cause)})"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer in time"
     return f"{target}: {details or code.name}"

@@ -10,12 +10,13 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.server_settings import ServerSettings
+from services.influence.embedding_connection import EmbeddingConnection
 from services.influence.quotas import Quotas
 
 PREFIX = "EIF_INFLUENCE_"
 
 
-class InfluenceSettings(ServerSettings):
+class InfluenceSettings(ServerSettings, EmbeddingConnection):
     """Where the service listens, keeps its state and puts results, and how much it does at a time."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -31,8 +32,6 @@ class InfluenceSettings(ServerSettings):
     """Where results go when a job does not say. None: each job must say."""
     cache_uri_prefix: str | None = None
     """Features are kept under `<prefix>/features/`. None: under `<output_uri_prefix>/cache/` of each job."""
-    embedding_target: str | None = None
-    """`host:port` of the embedding service, for relabel jobs with `knn_index`. None: such jobs are refused."""
     max_running_jobs: int = Field(default=1, ge=1, le=64)
     """Jobs that run at the same time, each in a process of its own."""
     max_pending_jobs: int = Field(default=1000, ge=1, le=1_000_000)
@@ -57,6 +56,14 @@ class InfluenceSettings(ServerSettings):
     """Seconds without progress after which a job process is ended and run again, JOB_STALLED at last. None: never."""
     device_lock_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "eif-devices")
     """Locks of the GPUs, one job each; the same folder for every server of a machine."""
+    ray_address: str | None = None
+    """Job server of a Ray cluster, `http://host:8265`: jobs run there. None: on this machine. See docs/ray.md."""
+    ray_gpus: bool = False
+    """The cluster has GPUs: jobs that leave the device to the server get one."""
+    ray_patience_s: float = Field(default=300.0, ge=0)
+    """Seconds that the cluster may be away before a run on it counts as lost."""
+    shards_in_flight: int = Field(default=16, ge=1, le=10_000)
+    """Shards of one job that are given to the cluster at a time: as many as it should have processes at work."""
     heartbeat_s: float = Field(default=20.0, gt=0, le=30)
     """Seconds after which a watch sends an event although nothing has changed."""
     result_cache_bytes: int = Field(default=2 << 30, ge=0)
@@ -88,10 +95,12 @@ class InfluenceSettings(ServerSettings):
             raise ValueError("it must start with postgresql://, or be empty for SQLite in the state folder")
         return url
 
-    @field_validator("embedding_target")
+    @field_validator("ray_address")
     @classmethod
-    def _none_when_empty(cls, target: str | None) -> str | None:
-        return target or None
+    def _a_job_server(cls, address: str | None) -> str | None:
+        if address and not address.startswith(("http://", "https://")):
+            raise ValueError("it must start with http:// or https://")
+        return address or None
 
     @field_validator("log_level")
     @classmethod
@@ -119,5 +128,5 @@ class InfluenceSettings(ServerSettings):
 
     def job_environ(self) -> dict[str, str]:
         """What the job process is told through its environment."""
-        values = {"embedding_target": self.embedding_target, "cache_uri_prefix": self.cache_uri_prefix}
-        return {f"{PREFIX}{name.upper()}": value for name, value in values.items() if value is not None}
+        cache = {f"{PREFIX}CACHE_URI_PREFIX": self.cache_uri_prefix} if self.cache_uri_prefix else {}
+        return {**self.embedding_environ(PREFIX), **cache}

@@ -15,7 +15,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from eif_engine.jobs.relabel import NeighborVote
-from services.client.tracing import TraceInterceptor
+from services.client.channel import open_channel
+from services.client.credentials import Credentials
 from services.common.errors import STATUS_BY_REASON, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -38,16 +39,24 @@ class IndexNeighbors:
         timeout_s: Deadline of one call.
         patience_s: How long a service that is away or busy is called again.
         check: Called before each call; what it raises ends the work.
+        credentials: How the two services know each other.
     """
 
     def __init__(
-        self, target: str, index: str, *, timeout_s: float, patience_s: float, check: Callable[[], None]
+        self,
+        target: str,
+        index: str,
+        *,
+        timeout_s: float,
+        patience_s: float,
+        check: Callable[[], None],
+        credentials: Credentials | None = None,
     ) -> None:
         self._target, self._index = target, index
         self._timeout_s, self._patience_s, self._check = timeout_s, patience_s, check
         options = [("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.enable_retries", 0)]
-        self._channel = grpc.insecure_channel(target, options=options)
-        self._stub = EmbeddingServiceStub(grpc.intercept_channel(self._channel, TraceInterceptor()))
+        self._channel = open_channel(target, credentials=credentials or Credentials(), options=options)
+        self._stub = EmbeddingServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

@@ -73,6 +73,7 @@ def from_index(job: Job, spec: RelabelSpec, train: Split, wanted: list[str] | No
             timeout_s=settings.embedding_timeout_s,
             patience_s=settings.embedding_patience_s,
             check=job.cancellation.check,
+            credentials=settings.embedding_credentials,
         ) as index,
     ):
         found = index_votes(

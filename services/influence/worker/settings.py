@@ -6,16 +6,16 @@ import os
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.influence.embedding_connection import EmbeddingConnection
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(EmbeddingConnection):
     """What a job process may use, and where it finds the rest of the system."""
 
     model_config = SettingsConfigDict(env_prefix="EIF_INFLUENCE_", frozen=True, extra="ignore")
 
-    embedding_target: str | None = None
-    """`host:port` of the embedding service, for relabel jobs with `knn_index`."""
     embedding_timeout_s: float = Field(default=60.0, gt=0)
     """Deadline of one call."""
     embedding_patience_s: float = Field(default=60.0, ge=0)
