@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectStore
+from services.common.storage.metered import MeteredStore
 from services.common.storage.router import open_store
 from services.common.storage.uris import file_uri
 from tests.weed import BUCKET, Weed
@@ -15,15 +16,17 @@ from tests.weed import BUCKET, Weed
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An empty folder of a store; `base` is its URI, without a slash at the end."""
+    """An empty folder of a store; `base` is its URI, without a slash at the end; `metered` as the services have it."""
 
     settings: StorageSettings
     base: str
+    metered: bool = False
 
     @property
     def store(self) -> ObjectStore:
         """A store of its own each time, as every process has."""
-        return open_store(self.settings)
+        store = open_store(self.settings)
+        return MeteredStore(store, lambda _call: None) if self.metered else store
 
     def uri(self, key: str) -> str:
         return f"{self.base}/{key}"

@@ -1,4 +1,4 @@
-"""What every object store does: the same suite on the local store and on S3."""
+"""What every object store does: the same suite on the local store, on S3, and on a store that is measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,11 +20,12 @@ LARGE = 20 * 1000 * 1000 + 7
 MISSING = "OBJECT_NOT_FOUND"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "metered"])
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "s3":
         return s3_place(request.getfixturevalue("weed"))
-    return local_place(request.getfixturevalue("tmp_path") / "root")
+    place = local_place(request.getfixturevalue("tmp_path") / "root")
+    return replace(place, metered=request.param == "metered")
 
 
 def reason_of(call: Callable[[], object]) -> str:
