@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,6 +62,31 @@ class AuditModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Screened:
+    """What the screen says of test labels; it depends on the test set and the model alone.
+
+    Attributes:
+        issue_score_M: P(label is wrong), in [0, 1].
+        suggested_label_M: The most probable class.
+        suggested_probability_M: Its probability, in [0, 1].
+        alternative_label_M: The most probable class other than that of the label.
+        flag_above: Score from which a label counts as doubted.
+    """
+
+    issue_score_M: NDArray[np.float64]
+    suggested_label_M: NDArray[np.int64]
+    suggested_probability_M: NDArray[np.float64]
+    alternative_label_M: NDArray[np.int64]
+    flag_above: float
+
+    @property
+    def doubted_M(self) -> NDArray[np.bool_]:
+        """Whether each label is doubted."""
+        doubted_M: NDArray[np.bool_] = self.issue_score_M >= self.flag_above
+        return doubted_M
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What an audit found.
 
@@ -71,6 +97,7 @@ class Audit:
         figures: By the names of `audit_figures.FIGURES`; those that do not apply are absent.
         missing: What is left out and why, one sentence each, such as what needs a model.
         seconds: Time that each stage took.
+        screened: What the screen says of the test labels, for the next audit of them; None where they are too few.
     """
 
     tables: Mapping[str, Columns]
@@ -79,3 +106,4 @@ class Audit:
     figures: Mapping[str, float]
     missing: Sequence[str]
     seconds: Mapping[str, float]
+    screened: Screened | None

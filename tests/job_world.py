@@ -179,6 +179,11 @@ class Result:
         assert len(data) == entry.bytes
         return data
 
+    def file(self, name: str) -> str:
+        """The text of another file, verified."""
+        entry = self.manifest.files[name]
+        return self._store.read(f"{self._folder}/{entry.file}", max_bytes=entry.bytes, sha256=entry.sha256).decode()
+
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Rows of a table."""
         rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(self.bytes(table))).to_pylist()

@@ -116,13 +116,18 @@ def choice_log_probability(evidence_BJP: Tensor, weight_P: Tensor) -> Tensor:
 def _minimum(risk: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """Minimise a smooth function of a few parameters (L-BFGS of scipy: importing torch's optimisers takes seconds)."""
 
-    def value_and_gradient(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def value_and_gradient(parameters: NDArray[np.float64], *_: object) -> tuple[float, NDArray[np.float64]]:
         moved = torch.from_numpy(parameters).to(start).requires_grad_()
         with torch.enable_grad():
             value = risk(moved)
             (gradient,) = torch.autograd.grad(value, moved)
         return float(value.detach()), gradient.cpu().numpy()
 
-    options = {"maxiter": 200, "gtol": 1e-9, "ftol": 1e-15}
-    found = minimize(value_and_gradient, start.cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(
+        value_and_gradient,
+        start.cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 200, "gtol": 1e-9, "ftol": 1e-15},
+    )
     return torch.from_numpy(np.asarray(found.x, dtype=np.float64)).to(start)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from eif_engine.audit_config import AuditConfig
-from eif_engine.audit_types import Audit, AuditModel, AuditSplit, StageProgress, no_stage_progress
+from eif_engine.audit_types import Audit, AuditModel, AuditSplit, Screened, StageProgress, no_stage_progress
 from eif_engine.jobs.audit_classes import advised_classes
 from eif_engine.jobs.audit_confusions import confusion_groups, find_confusions, pairs_tables
 from eif_engine.jobs.audit_data import prepare
@@ -44,6 +44,7 @@ def run_audit(
     model: AuditModel | None,
     config: AuditConfig,
     reviewed: AbstractSet[tuple[str, str]] = frozenset(),
+    screened: Screened | None = None,
     progress: StageProgress = no_stage_progress,
 ) -> Audit:
     """Audit a model and its data.
@@ -54,6 +55,8 @@ def run_audit(
         model: The model behind the features; None where they are embeddings, and what needs it is left out.
         config: How.
         reviewed: Training samples and the labels that people have found right, as (id, label).
+        screened: What an earlier audit said of this test set, with this model, configuration and version; None where
+            that is not known.
         progress: Called as the stages of AUDIT_STAGES go on; what it raises ends the audit.
 
     Raises:
@@ -69,7 +72,8 @@ def run_audit(
         with stages.stage("neighbors") as report:
             near = find_neighbors(data, config, threads, report)
         with stages.stage("screen") as report:
-            screened = screen(data.test, near, config, threads=threads, progress=report, missing=missing)
+            if screened is None:
+                screened = screen(data.test, near, config, threads=threads, progress=report, missing=missing)
             confusions = find_confusions(retrieved, data.test, screened, config)
             groups = confusion_groups(confusions, data.test)
         with stages.stage("influence") as report:
@@ -122,4 +126,5 @@ def run_audit(
         figures=figures,
         missing=missing,
         seconds=stages.seconds,
+        screened=screened,
     )

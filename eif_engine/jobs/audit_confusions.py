@@ -6,11 +6,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from eif_engine.audit_config import AuditConfig
-from eif_engine.audit_types import Columns
+from eif_engine.audit_types import Columns, Screened
 from eif_engine.functional.retrieval import Retrieval
 from eif_engine.jobs.audit_data import Samples
 from eif_engine.jobs.audit_screen import wrong_probability
-from eif_engine.jobs.issues import IssueReport
 from eif_engine.jobs.queries import group_by_class
 from eif_engine.types import Pair, Query
 
@@ -32,11 +31,9 @@ class Confusion:
     set_aside: bool
 
 
-def find_confusions(
-    found: Retrieval, test: Samples, report: IssueReport | None, config: AuditConfig
-) -> list[Confusion]:
+def find_confusions(found: Retrieval, test: Samples, screened: Screened | None, config: AuditConfig) -> list[Confusion]:
     """Every confusion, closest first, then by id."""
-    wrong_M = wrong_probability(report, len(test)).tolist()
+    wrong_M = wrong_probability(screened, len(test)).tolist()
     neighbors, distances = found.neighbor_M.tolist(), found.distance_M.tolist()
     pairs = [
         Pair(row=row, neighbor=neighbor, distance=distance)
@@ -47,7 +44,7 @@ def find_confusions(
     for pair in sorted(pairs, key=lambda pair: (pair.distance, test.ids[pair.row])):
         suspect = pair.row if wrong_M[pair.row] >= wrong_M[pair.neighbor] else pair.neighbor
         probability = wrong_M[suspect]
-        aside = report is not None and probability >= config.screen_above
+        aside = screened is not None and probability >= config.screen_above
         confusions.append(Confusion(pair=pair, suspect=suspect, probability=probability, set_aside=aside))
     return confusions
 
@@ -57,9 +54,9 @@ def confusion_groups(confusions: list[Confusion], test: Samples) -> list[Query]:
     return group_by_class([each.pair for each in confusions if not each.set_aside], test.labels)
 
 
-def confusions_table(confusions: list[Confusion], test: Samples, report: IssueReport | None) -> Columns:
+def confusions_table(confusions: list[Confusion], test: Samples, screened: Screened | None) -> Columns:
     """The table `confusions`."""
-    suggested = [] if report is None else report.suggested_label_N.tolist()
+    suggested = [] if screened is None else screened.suggested_label_M.tolist()
     return {
         "sample_id": [test.ids[each.pair.row] for each in confusions],
         "neighbor_id": [test.ids[each.pair.neighbor] for each in confusions],

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eif_engine.audit_tables import FINDING_KINDS
-from eif_engine.audit_types import Columns
+from eif_engine.audit_types import Columns, Screened
 from eif_engine.functional.class_advice import Advice
 from eif_engine.jobs.audit_classes import AdvisedClass
 from eif_engine.jobs.audit_confusions import Confusion
@@ -20,7 +21,6 @@ from eif_engine.jobs.audit_data import Samples
 from eif_engine.jobs.audit_duplicates import DuplicateGroup, Member
 from eif_engine.jobs.audit_issues import Issues
 from eif_engine.jobs.audit_outliers import Outlier
-from eif_engine.jobs.issues import IssueReport
 
 SAME_AS = "SAME_AS"
 """What a finding about classes that may be one identity says in place of an advice."""
@@ -75,14 +75,15 @@ def confusion_findings(confusions: Sequence[Confusion], test: Samples) -> Iterat
 def label_findings(issues: Issues | None, train: Samples) -> Iterator[Finding]:
     """Training samples that are flagged."""
     if issues is not None:
-        yield from _labels("label_issue", issues.report, np.flatnonzero(issues.flagged_N).tolist(), train)
+        report, rows = issues.report, np.flatnonzero(issues.flagged_N).tolist()
+        yield from _labels("label_issue", report.issue_score_N, report.alternative_label_N, rows, train)
 
 
-def screened_findings(report: IssueReport | None, test: Samples) -> Iterator[Finding]:
+def screened_findings(screened: Screened | None, test: Samples) -> Iterator[Finding]:
     """Test samples whose label looks wrong."""
-    if report is not None:
-        rows = np.flatnonzero(report.issue_score_N >= report.flag_above).tolist()
-        yield from _labels("test_label_issue", report, rows, test)
+    if screened is not None:
+        rows = np.flatnonzero(screened.doubted_M).tolist()
+        yield from _labels("test_label_issue", screened.issue_score_M, screened.alternative_label_M, rows, test)
 
 
 def duplicate_findings(groups: Sequence[DuplicateGroup]) -> Iterator[Finding]:
@@ -139,10 +140,12 @@ def class_findings(classes: Sequence[AdvisedClass]) -> Iterator[Finding]:
             )
 
 
-def _labels(kind: str, report: IssueReport, rows: list[int], samples: Samples) -> Iterator[Finding]:
+def _labels(
+    kind: str, score_N: NDArray[np.float64], alternative_N: NDArray[np.int64], rows: list[int], samples: Samples
+) -> Iterator[Finding]:
     for row in rows:
-        sample_id, label, probability = samples.ids[row], samples.labels[row], float(report.issue_score_N[row])
-        suggested = samples.classes[int(report.alternative_label_N[row])]
+        sample_id, label, probability = samples.ids[row], samples.labels[row], float(score_N[row])
+        suggested = samples.classes[int(alternative_N[row])]
         yield Finding(
             finding_id=finding_id(kind, sample_id, label),
             kind=kind,

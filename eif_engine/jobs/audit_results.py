@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_tables import AUDIT_SCHEMAS
-from eif_engine.audit_types import Columns
+from eif_engine.audit_types import Columns, Screened
 from eif_engine.functional.retrieval import Retrieval
 from eif_engine.jobs.audit_classes import AdvisedClass, advice_table, class_figures
 from eif_engine.jobs.audit_confusions import Confusion, class_pairs_table, classes_table, confusions_table
@@ -34,7 +34,6 @@ from eif_engine.jobs.audit_proof import Proof, proof_figures, proof_table
 from eif_engine.jobs.audit_quality import quality_figures, quality_table
 from eif_engine.jobs.audit_rollups import rollups_table
 from eif_engine.jobs.audit_screen import screen_table
-from eif_engine.jobs.issues import IssueReport
 from eif_engine.types import Query
 
 
@@ -45,7 +44,7 @@ class Found:
     Attributes:
         data: The splits.
         retrieval: What each test sample finds.
-        screened: Label issues of the test set.
+        screened: What the screen says of test labels.
         confusions: All of them.
         groups: Those that are not set aside, by class.
         influence: Of the training samples on the groups.
@@ -58,7 +57,7 @@ class Found:
 
     data: AuditData
     retrieval: Retrieval
-    screened: IssueReport | None
+    screened: Screened | None
     confusions: list[Confusion]
     groups: list[Query]
     influence: Influence | None
@@ -121,8 +120,7 @@ def audit_figures(found: Found, config: AuditConfig) -> dict[str, float]:
         **proof_figures(found.proofs),
     }
     if found.screened is not None:
-        suspects = found.screened.issue_score_N >= found.screened.flag_above
-        figures["test_label_issues"] = float(suspects.sum())
+        figures["test_label_issues"] = float(found.screened.doubted_M.sum())
         figures["confusions_set_aside"] = float(sum(each.set_aside for each in confusions))
     if found.influence is not None:
         figures["harm_of_top_percent"] = harm_of_top_percent(found.influence.harm)

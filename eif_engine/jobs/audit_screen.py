@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
-from eif_engine.audit_types import Columns
+from eif_engine.audit_types import Columns, Screened
 from eif_engine.jobs.audit_data import Samples
 from eif_engine.jobs.audit_neighbors import Neighbors
-from eif_engine.jobs.issues import IssueReport, find_issues
+from eif_engine.jobs.issues import find_issues
 from eif_engine.types import Progress
 
 ENOUGH_SAMPLES, ENOUGH_SHOTS = 40, 4
@@ -19,7 +19,7 @@ ENOUGH_SAMPLES, ENOUGH_SHOTS = 40, 4
 
 def screen(
     test: Samples, near: Neighbors, config: AuditConfig, *, threads: int, progress: Progress, missing: list[str]
-) -> IssueReport | None:
+) -> Screened | None:
     """Label issues of the test set; None where it is too small, which `missing` is told.
 
     The model was not trained on these labels (in metric learning, not even on these classes), so wrong ones have
@@ -34,7 +34,7 @@ def screen(
             f"median class; the test set has {len(test)}, {len(present_C)} and {shots}. No confusion is set aside."
         )
         return None
-    return find_issues(
+    report = find_issues(
         features_NF=test.features_NF,
         embeddings_ND=test.embeddings_ND,
         labels_N=test.codes_N,
@@ -46,24 +46,31 @@ def screen(
         config=config.issues,
         progress=progress,
     )
+    return Screened(
+        issue_score_M=report.issue_score_N,
+        suggested_label_M=report.suggested_label_N,
+        suggested_probability_M=report.suggested_probability_N,
+        alternative_label_M=report.alternative_label_N,
+        flag_above=report.flag_above,
+    )
 
 
-def wrong_probability(report: IssueReport | None, count: int) -> NDArray[np.float64]:
+def wrong_probability(screened: Screened | None, count: int) -> NDArray[np.float64]:
     """Probability that each test label is wrong (M,); zeros without a screen."""
-    return np.zeros(count) if report is None else report.issue_score_N
+    return np.zeros(count) if screened is None else screened.issue_score_M
 
 
-def screen_table(report: IssueReport | None, test: Samples) -> Columns:
+def screen_table(screened: Screened | None, test: Samples) -> Columns:
     """The table `test_issues`."""
     rows: list[int] = []
-    if report is not None:
-        flagged = np.flatnonzero(report.issue_score_N >= report.flag_above).tolist()
-        rows = sorted(flagged, key=lambda row: (-report.issue_score_N[row], test.ids[row]))
-    suggested = [] if report is None else [test.classes[code] for code in report.suggested_label_N[rows].tolist()]
+    if screened is not None:
+        doubted = np.flatnonzero(screened.doubted_M).tolist()
+        rows = sorted(doubted, key=lambda row: (-screened.issue_score_M[row], test.ids[row]))
+    suggested = [] if screened is None else [test.classes[code] for code in screened.suggested_label_M[rows].tolist()]
     return {
         "sample_id": [test.ids[row] for row in rows],
         "label": [test.labels[row] for row in rows],
-        "issue_probability": [] if report is None else report.issue_score_N[rows],
+        "issue_probability": [] if screened is None else screened.issue_score_M[rows],
         "suggested_label": suggested,
-        "suggested_probability": [] if report is None else report.suggested_probability_N[rows],
+        "suggested_probability": [] if screened is None else screened.suggested_probability_M[rows],
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.numpy import load, save
+from torch import nn
 
 from eif_engine.audit_figures import FIGURES
 from eif_engine.audit_tables import AUDIT_SCHEMAS, FINDING_KINDS
+from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.jobs.audit import AUDIT_STAGES
+from eif_engine.losses.settings import ProxyNcaSettings
+from eif_engine.models.bundle import Architecture
+from eif_engine.models.save import save_bundle, state_dict_of
+from eif_engine.models.small import conv4
 from services.influence.messages import FailedMessage
 from services.influence.spec import Artifact, AuditSpec
 from services.influence.worker.cancellation import Cancellation
@@ -21,6 +31,7 @@ from services.influence.worker.outbox import LastMessage
 from tests.job_world import CLASSES, SETTINGS, JobWorld, Result
 
 TRAIN, TEST = 60, 45
+SIDE = 32
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +118,8 @@ def test_findings_are_rolled_up_by_the_columns_asked_for(audited: Result) -> Non
     assert sum(row["flagged"] for row in rollups) == audited.figures["label_issues"]
 
 
-def test_the_report_is_a_file_of_the_result(world: JobWorld, audited: Result) -> None:
-    entry = audited.manifest.files["report.html"]
-    assert entry.file == "report.html"
-    page = (world.folder / "objects" / "out" / audited.manifest.uid / "report.html").read_text()
+def test_the_report_is_a_file_of_the_result(audited: Result) -> None:
+    page = audited.file("report.html")
     assert "data:image/jpeg;base64" in page
     assert "train-0000" in page
 
@@ -149,9 +158,64 @@ def test_the_report_says_what_changed_since_the_previous_audit(
     named = spec.model_copy(update={"previous_audit": audited.manifest.name, "skip_report": False})
     request = world.request(named, referred=Artifact(uri=uri), name="projects/p/influenceJobs/second")
     after = world.result(world.run(request))
-    page = (world.folder / "objects" / "out" / after.manifest.uid / "report.html").read_text()
+    page = after.file("report.html")
     assert audited.manifest.name in page
     assert f"<b>{len(audited.rows('findings'))}</b> persisting" in page
+
+
+def kept_files(world: JobWorld, kind: str) -> list[Path]:
+    return sorted((world.folder / "objects" / "out" / "cache" / kind).iterdir())
+
+
+def test_test_labels_are_screened_once(world: JobWorld, spec: AuditSpec, audited: Result) -> None:
+    (path,) = kept_files(world, "screens")
+    content = path.read_bytes()
+    arrays = load(content[32:])
+    changed = save(arrays | {"issue_score_M": 1 - arrays["issue_score_M"]})
+    path.write_bytes(hashlib.sha256(changed).digest() + changed)
+    told = world.result(world.run(world.request(spec)))
+    assert len(told.rows("test_issues")) == TEST - len(audited.rows("test_issues"))
+    path.write_bytes(content[:-1])  # damaged: worked out again, and kept again
+    again = world.result(world.run(world.request(spec)))
+    assert again.manifest.tables["test_issues"].sha256 == audited.manifest.tables["test_issues"].sha256
+    assert path.read_bytes() == content
+
+
+def test_other_test_labels_are_screened_anew(
+    world: JobWorld, spec: AuditSpec, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    before = len(kept_files(world, "screens"))
+    other = [row | {"label": CLASSES[0]} if number == 4 else row for number, row in enumerate(rows["test"])]
+    manifest = world.manifest("relabelled.jsonl", other)
+    world.result(world.run(world.request(spec.model_copy(update={"test_manifest": manifest}))))
+    assert len(kept_files(world, "screens")) == before + 1
+
+
+def test_pictures_of_confusions_are_drawn_once(world: JobWorld, spec: AuditSpec) -> None:
+    named = spec.model_copy(update={"model": with_feature_map(world), "skip_report": False})
+    first = world.result(world.run(world.request(named)))
+    files = {path: path.stat().st_mtime_ns for path in kept_files(world, "explanations")}
+    second = world.result(world.run(world.request(named)))
+    assert files == {path: path.stat().st_mtime_ns for path in kept_files(world, "explanations")} != {}
+    for result in (first, second):
+        page = result.file("report.html")
+        assert all(base64.b64encode(path.read_bytes()[32:]).decode() in page for path in files)
+
+
+def with_feature_map(world: JobWorld) -> Artifact:
+    """A network whose parts can be matched."""
+    torch.manual_seed(0)
+    backbone = conv4(width=4, image_size=SIDE)
+    head, proxies = nn.Linear(32, 6), torch.randn(len(CLASSES), 6)
+    save_bundle(
+        world.folder / "objects" / "with-map",
+        architecture=Architecture(name="conv4", options={"width": 4, "image_size": SIDE}),
+        loss=ProxyNcaSettings(),
+        classes=CLASSES,
+        preprocessing=Preprocessing(mode="L", resize=(SIDE, SIDE)),
+        state_dict=state_dict_of(backbone=backbone, head=head, proxies=proxies),
+    )
+    return Artifact(uri=world.place.uri("with-map/model.json"))
 
 
 def embeddings(world: JobWorld, name: str, ids: list[str], values_ND: Any) -> Artifact:

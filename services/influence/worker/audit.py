@@ -27,6 +27,8 @@ from services.influence.worker.feature_stage import FeatureFigures, run_features
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel, class_indices, fetch_model, fetch_split
 from services.influence.worker.job import Job
+from services.influence.worker.kept import Kept
+from services.influence.worker.kept_screen import keep_screen, kept_screen, screen_key
 from services.influence.worker.memory import require
 from services.influence.worker.options import influence_config
 from services.influence.worker.progress import StageChain
@@ -64,7 +66,7 @@ def run_audit_job(job: Job, spec: AuditSpec) -> SucceededMessage:
         report(1, 3)
         files: list[Path] = []
         if not spec.skip_report:
-            explained = explain_confusions(job, inputs.model, inputs.test, audit)
+            explained = explain_confusions(job, inputs.model, inputs.test, test, audit)
             report(2, 3)
             files.append(
                 write_audit_report(
@@ -149,17 +151,27 @@ def _audit(job: Job, spec: AuditSpec, inputs: Inputs, train: SplitFeatures, test
         memory_bytes=_scoring_bytes(spec, inputs),
         seed=spec.run.seed,
     )
+    known, kept = None if model is None else _model(model), Kept(job.store, f"{job.cache_uri}/screens")
+    tested = _split(inputs.test, test, spec.group_by)
+    key = screen_key(tested, known, config)
+    before = kept_screen(kept, key, len(tested))
     with StageChain(job.progress, unit="steps") as stages:
-        return run_audit(
+        audit = run_audit(
             train=_split(inputs.train, train, spec.group_by),
-            test=_split(inputs.test, test, spec.group_by),
-            model=None
-            if model is None
-            else AuditModel(head=model.loaded.head, loss=model.loaded.loss, classes=model.loaded.classes),
+            test=tested,
+            model=known,
             config=config,
             reviewed=inputs.reviewed,
+            screened=before,
             progress=stages.report,
         )
+    if before is None:
+        keep_screen(kept, key, audit.screened)
+    return audit
+
+
+def _model(model: JobModel) -> AuditModel:
+    return AuditModel(head=model.loaded.head, loss=model.loaded.loss, classes=model.loaded.classes)
 
 
 def _split(split: Split, found: SplitFeatures, columns: Sequence[str]) -> AuditSplit:

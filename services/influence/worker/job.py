@@ -36,7 +36,12 @@ class Job:
     totals: JobTotals = field(default_factory=JobTotals)
 
     @property
+    def cache_uri(self) -> str:
+        """Under which what later jobs can use is kept."""
+        prefix = self.settings.cache_uri_prefix or f"{self.request.output_uri_prefix.rstrip('/')}/cache"
+        return prefix.rstrip("/")
+
+    @property
     def cache_folder(self) -> str:
         """URI of the folder under which features of all models are kept."""
-        prefix = self.settings.cache_uri_prefix or f"{self.request.output_uri_prefix.rstrip('/')}/cache"
-        return f"{prefix.rstrip('/')}/features"
+        return f"{self.cache_uri}/features"
