@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from services.client.cli.app import eif
@@ -10,6 +11,7 @@ from services.client.cli.failures import run_guarded
 
 def main() -> None:
     """Run the command line and exit with its code (docs/cli.md)."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC is loaded, which then says nothing of its own
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
