@@ -48,6 +48,7 @@ def job_of(message: job_pb2.InfluenceJob) -> Job:
         start_time=when("start_time"),
         end_time=when("end_time"),
         update_time=when("update_time"),
+        expire_time=when("expire_time"),
         error=_error(message) if message.HasField("error") else None,
         output=_output(message.output) if message.HasField("output") else None,
         etag=message.etag,

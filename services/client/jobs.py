@@ -89,6 +89,7 @@ class Job:
         kind: `rank`, `relabel`, `audit` or `explain`.
         error: Set when it failed or was cancelled.
         output: Set when and only when it succeeded.
+        expire_time: When it will be deleted with its results; None where the server keeps jobs for ever.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Job:
     start_time: datetime | None = None
     end_time: datetime | None = None
     update_time: datetime | None = None
+    expire_time: datetime | None = None
     error: JobError | None = None
     output: JobOutput | None = None
     etag: str = ""

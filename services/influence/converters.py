@@ -93,6 +93,7 @@ def write_job(job: Job) -> job_pb2.InfluenceJob:
         error=_error(job.error) if job.error else None,
         output=_output(job, job.output) if job.output else None,
         etag=job.etag,
+        expire_time=_time(job.expire_time),
     )
 
 

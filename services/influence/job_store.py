@@ -112,8 +112,8 @@ class JobStore(Protocol):
         """Those of the jobs that there are, oldest first."""
         ...
 
-    def ended_before(self, age_s: float, *, limit: int) -> tuple[Job, ...]:
-        """Jobs that ended more than `age_s` seconds ago, those of long ago first."""
+    def ended_before(self, age_s: float, *, limit: int, besides: Collection[str] = ()) -> tuple[Job, ...]:
+        """Jobs that ended more than `age_s` seconds ago, those of long ago first; none of those in `besides`."""
         ...
 
     def count(self, state: JobState) -> int:

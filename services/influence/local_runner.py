@@ -118,7 +118,11 @@ class LocalRunner:
         if self._devices is None:
             return DeviceLease()
         wanted = await asyncio.to_thread(_device_of, folder)
-        return await self._devices.acquire(wanted, unwanted=lambda: run.asked_to_stop)
+        device = await self._devices.acquire(wanted, unwanted=lambda: run.asked_to_stop)
+        if device is not None and run.asked_to_stop:  # meanwhile, and there was no process to tell
+            device.close()
+            return None
+        return device
 
     async def _run_process(self, run: _Run, folder: Path, device: DeviceLease, on_message: OnMessage) -> ExitReport:
         process = run.process = self._spawn(folder, device)

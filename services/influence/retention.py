@@ -55,12 +55,15 @@ class Retention:
 
     async def expire(self) -> int:
         """Delete jobs that are older than they may be; how many. A job that cannot be deleted is left for later."""
-        deleted = 0
+        deleted, left = 0, set[str]()
         while self._ttl is not None:
-            found = await self._ledger.ended_before(self._ttl.total_seconds(), limit=BATCH)
-            gone = [await self._expire(job) for job in found]
-            deleted += sum(gone)
-            if len(found) < BATCH or not all(gone):
+            found = await self._ledger.ended_before(self._ttl.total_seconds(), limit=BATCH, besides=left)
+            for job in found:
+                if await self._expire(job):
+                    deleted += 1
+                else:
+                    left.add(job.uid)
+            if len(found) < BATCH:
                 break
         return deleted
 

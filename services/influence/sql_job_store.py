@@ -106,8 +106,8 @@ class SqlJobStore:
     def active(self) -> tuple[Job, ...]:
         return self._read(select_jobs().where(JOBS.c.state.in_(ACTIVE)).order_by(JOBS.c.position))
 
-    def ended_before(self, age_s: float, *, limit: int) -> tuple[Job, ...]:
-        query = select_jobs().where(JOBS.c.ended_at < DatabaseSeconds() - age_s)
+    def ended_before(self, age_s: float, *, limit: int, besides: Collection[str] = ()) -> tuple[Job, ...]:
+        query = select_jobs().where(JOBS.c.ended_at < DatabaseSeconds() - age_s, JOBS.c.uid.not_in(besides))
         return self._read(query.order_by(JOBS.c.ended_at).limit(limit))
 
     def count(self, state: JobState) -> int:

@@ -320,6 +320,7 @@ def test_jobs_are_old_by_the_clock_of_the_database(store: JobStore, url: str) ->
     engine.dispose()
     assert [job.uid for job in store.ended_before(60, limit=9)] == [second.uid, first.uid]
     assert [job.uid for job in store.ended_before(60, limit=1)] == [second.uid]
+    assert [job.uid for job in store.ended_before(60, limit=9, besides={second.uid})] == [first.uid]
 
 
 def test_a_database_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:

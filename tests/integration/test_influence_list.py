@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +19,9 @@ from tests.influence_app import (
     Influence,
     refusal,
     refusal_of,
+    running_influence,
 )
+from tests.waiting import eventually
 
 
 class TestList:
@@ -123,3 +126,23 @@ async def test_of_two_at_a_time_one_deletes(influence: Influence) -> None:
     refusals = [refusal_of(error) for error in outcomes if isinstance(error, grpc.aio.AioRpcError)]
     assert outcomes.count(None) == 1
     assert [refused.reason for refused in refusals] == ["JOB_NOT_FOUND"] * 3
+
+
+async def test_ended_jobs_go_after_their_time_with_their_results(tmp_path: Path) -> None:
+    async with running_influence(tmp_path, job_ttl_days=2 / 86_400, max_running_jobs=2) as influence:
+        running = await influence.create(influence.rank_job(FOREVER, train="forever.jsonl"))
+        assert not running.HasField("expire_time")
+        ended = await influence.run(SUCCEED)
+        assert ended.expire_time.ToMilliseconds() == ended.end_time.ToMilliseconds() + 2000
+        folder = influence.root / "results" / ended.uid
+        await eventually(lambda: not list(folder.rglob("*.parquet")))
+
+        async def is_gone() -> bool:
+            listed = await influence.stub.ListInfluenceJobs(service_pb2.ListInfluenceJobsRequest(parent=PARENT))
+            return [job.name for job in listed.influence_jobs] == [running.name]
+
+        async with asyncio.timeout(20):
+            while not await is_gone():  # noqa: ASYNC110  what is waited for is on the server
+                await asyncio.sleep(0.05)
+        assert (await refusal(influence.get(ended))).reason == "JOB_NOT_FOUND"
+        assert not (influence.state_dir / "jobs" / ended.uid).exists()

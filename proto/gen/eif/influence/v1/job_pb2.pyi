@@ -231,6 +231,7 @@ class InfluenceJob(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/influenceJobs/{influence_job}`."""
     uid: _builtins.str
@@ -293,6 +294,10 @@ class InfluenceJob(_message.Message):
     def output(self) -> Global___JobOutput:
         """Where the results are. Set when and only when the state is SUCCEEDED."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the job will be deleted with its results. Set once it has ended, where the server keeps jobs for a time only."""
+
     def __init__(
         self,
         *,
@@ -315,10 +320,11 @@ class InfluenceJob(_message.Message):
         error: _status_pb2.Status | None = ...,
         output: Global___JobOutput | None = ...,
         etag: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "explain", b"explain", "output", b"output", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "explain", b"explain", "output", b"output", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "etag", b"etag", "explain", b"explain", "labels", b"labels", "name", b"name", "output", b"output", "output_uri_prefix", b"output_uri_prefix", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "etag", b"etag", "expire_time", b"expire_time", "explain", b"explain", "labels", b"labels", "name", b"name", "output", b"output", "output_uri_prefix", b"output_uri_prefix", "progress", b"progress", "rank", b"rank", "relabel", b"relabel", "spec", b"spec", "start_time", b"start_time", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["rank", "relabel", "audit", "explain"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -475,7 +481,7 @@ class OutputFile(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Relative to MANIFEST.json."""
+    """Its name, as ReadJobFile takes it."""
     uri: _builtins.str
     """Where it is."""
     sha256: _builtins.str
