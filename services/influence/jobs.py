@@ -160,7 +160,7 @@ class JobService:
 
     async def _cancel(self, name: str) -> Job:
         job = await self._ledger.change(name, lambda job: ask_to_cancel(job, now()))
-        if job.state is JobState.CANCELLING:
+        if job.state in {JobState.CANCELLING, JobState.CANCELLED}:  # one that waits may still run on a cluster
             self._scheduler.interrupt(job)
         return job
 

@@ -217,14 +217,17 @@ class Scheduler:
     async def _settle_abandoned(self, claim: Claim) -> None:
         job = claim.job
         logger.info("%s: attempt %d was left by its server", job.name, job.attempt)
-        await self._runner.reap(job_folder(self._state_dir, job.uid))
+        folder = job_folder(self._state_dir, job.uid)
+        if job.state is JobState.CANCELLING:
+            self._runner.cancel(folder)  # also what goes on without a server
+        await self._runner.reap(folder)
         verdict = partial(after_takeover, max_attempts=self._quotas.max_attempts) if claim.crashed else after_restart
         await self._settlement.settle(claim, lambda job, output: verdict(job, output, now=now()))
 
     def _give_up(self, job: Job) -> None:
         """The lease is lost, or about to end: no process may work on the job here."""
         self._given_up.add(job.uid)
-        self.interrupt(job)
+        self._runner.leave(job_folder(self._state_dir, job.uid))
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

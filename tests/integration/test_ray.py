@@ -1,0 +1,254 @@
+"""Jobs on a real Ray cluster of two nodes, from a real server: the results are those of this machine, bit by bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from eif.influence.v1 import job_pb2
+
+from services.influence.spec import AuditSpec, RankSpec
+from services.influence.spec_writer import write_audit, write_rank
+from tests import plugin
+from tests.conftest import REPO
+from tests.influence_app import refusal_in
+from tests.influence_process import InfluenceProcess, influence_process
+from tests.job_world import SIDE, JobWorld, png
+from tests.ray_cluster import Cluster, ray_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TRAIN, TEST = 400, 36
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ray")
+
+
+@pytest.fixture(scope="module")
+def world(folder: Path) -> JobWorld:
+    return JobWorld(folder / "world")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A head alone: the driver of a job that is submitted now runs there."""
+    with ray_cluster(PYTHONPATH=f"{REPO}:{plugin.install(folder)}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path) -> Iterator[InfluenceProcess]:
+    """A server that runs its jobs itself."""
+    place = folder / "local"
+    place.mkdir()
+    environ = {"EIF_STORAGE_FILE_ROOTS": str(folder), "PYTHONPATH": f"{REPO}:{plugin.install(folder)}"}
+    with influence_process(place, scripted=False, **environ) as server:
+        yield server
+
+
+@pytest.fixture
+def serve(folder: Path, cluster: Cluster) -> Callable[[], Any]:
+    """Start a server that runs its jobs on the cluster; every one on the same state."""
+    place = folder / "served"
+    place.mkdir(exist_ok=True)
+    environ = {
+        "EIF_STORAGE_FILE_ROOTS": str(folder),
+        "EIF_INFLUENCE_RAY_ADDRESS": cluster.address,
+        "EIF_INFLUENCE_MAX_RUNNING_JOBS": "2",
+        "EIF_INFLUENCE_CACHE_SHARD_SAMPLES": "64",
+    }
+    return lambda: influence_process(place, scripted=False, **environ)
+
+
+def rank_job(spec: RankSpec, output: str) -> job_pb2.InfluenceJob:
+    """With an output prefix of its own no job finds features of another."""
+    return job_pb2.InfluenceJob(rank=write_rank(spec), output_uri_prefix=output)
+
+
+def slow_spec(world: JobWorld, notes: Path, *, seconds: float, train: int = TRAIN) -> RankSpec:
+    """Each batch takes its time, and the process that works on it leaves a note."""
+    notes.mkdir(parents=True, exist_ok=True)
+    options = {"seconds": seconds, "notes": str(notes)}
+    model = world.bundle(f"slow-{notes.name}", architecture="slow", options=options)
+    return world.rank_spec(train=train, test=TEST, model=model)
+
+
+def table_digests(job: job_pb2.InfluenceJob) -> dict[str, str]:
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.error
+    return {table.name: table.sha256 for table in job.output.tables}
+
+
+def submissions(cluster: Cluster, job: job_pb2.InfluenceJob) -> list[dict[str, Any]]:
+    """What the cluster knows of a job."""
+    return [each for each in cluster.get("api/jobs/") if (each["submission_id"] or "").startswith(f"eif-{job.uid}-")]
+
+
+def wait_for(condition: Callable[[], bool], *, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def wait_while_running(server: InfluenceProcess, job: job_pb2.InfluenceJob, condition: Callable[[], bool]) -> None:
+    """Wait for a condition that must come before the end of the job."""
+
+    def holds() -> bool:
+        found, now = condition(), server.get(job)
+        assert now.state in {job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_RUNNING}, now
+        return found
+
+    wait_for(holds)
+
+
+def pids(notes: Path) -> set[int]:
+    return {int(path.name) for path in notes.iterdir()}
+
+
+def test_a_node_that_is_lost_in_the_middle_changes_nothing(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any], local: InfluenceProcess, folder: Path
+) -> None:
+    notes = folder / "notes-lost"
+    spec = slow_spec(world, notes, seconds=3.0)
+    with serve() as server:
+        created = server.create(rank_job(spec, world.place.uri("lost")))
+        wait_while_running(
+            server, created, lambda: [each["status"] for each in submissions(cluster, created)] == ["RUNNING"]
+        )
+        node = cluster.add()
+        wait_while_running(server, created, lambda: bool(pids(notes) & node.members()))
+        node.kill()
+        ended = server.ended(created)
+    assert ended.attempt == 1
+    again = local.ended(local.create(rank_job(spec, world.place.uri("lost-local"))))
+    assert table_digests(ended) == table_digests(again)
+    assert ended.output.figures["feature_cache_misses"] == again.output.figures["feature_cache_misses"] == TRAIN + TEST
+
+
+@pytest.fixture(scope="module")
+def two_nodes(cluster: Cluster) -> Cluster:
+    """The head, and a node that stays."""
+    cluster.add()
+    wait_for(lambda: cluster.size() == 2)
+    return cluster
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_rank_job_and_an_audit_are_the_same_as_here(
+    world: JobWorld, serve: Callable[[], Any], local: InfluenceProcess
+) -> None:
+    spec = world.rank_spec(train=TRAIN, test=TEST)
+    audit = AuditSpec(model=spec.model, train_manifest=spec.train_manifest, test_manifest=spec.test_manifest, proofs=1)
+
+    def both(prefix: str) -> list[job_pb2.InfluenceJob]:
+        prefix = world.place.uri(prefix)
+        audited = job_pb2.InfluenceJob(audit=write_audit(audit), output_uri_prefix=prefix)
+        return [rank_job(spec, prefix), audited]
+
+    with serve() as server:
+        there = [server.ended(server.create(job)) for job in both("there")]
+        assert there[0].output.figures["feature_cache_misses"] == TRAIN + TEST
+        assert there[1].output.figures["feature_cache_misses"] == 0  # kept by the shards of the first
+    here = [local.ended(local.create(job)) for job in both("here")]
+    for one, other in zip(there, here, strict=True):
+        assert table_digests(one) == table_digests(other)
+        assert not list((world.folder / "objects" / "there" / one.uid).glob(".run/*/*"))
+
+
+@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.parametrize("stop", ["kill", "terminate"])
+def test_a_server_that_starts_again_goes_on_with_the_job(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any], folder: Path, stop: str
+) -> None:
+    notes = folder / f"notes-{stop}"
+    spec = slow_spec(world, notes, seconds=2.0)
+    with serve() as server:
+        created = server.create(rank_job(spec, world.place.uri(f"restart-{stop}")))
+        wait_while_running(server, created, lambda: bool(pids(notes)))
+        getattr(server, stop)()
+    with serve() as server:
+        ended = server.ended(created)
+        assert table_digests(ended)
+        assert ended.progress.stages_done > 0
+    assert [each["status"] for each in submissions(cluster, created)] == ["SUCCEEDED"]
+    assert ended.output.figures["feature_cache_misses"] == TRAIN + TEST
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_cancel_ends_the_job_and_its_tasks(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any], folder: Path
+) -> None:
+    notes = folder / "notes-cancel"
+    with serve() as server:
+        created = server.create(rank_job(slow_spec(world, notes, seconds=30.0), world.place.uri("cancel")))
+        wait_while_running(server, created, lambda: bool(pids(notes)))
+        assert server.cancel(created).state == job_pb2.JOB_STATE_CANCELLING
+        ended = server.ended(created)
+    assert ended.state == job_pb2.JOB_STATE_CANCELLED
+    assert [each["status"] in {"STOPPED", "SUCCEEDED"} for each in submissions(cluster, created)] == [True]
+    wait_for(lambda: not any(_is_busy(pid) for pid in pids(notes)))
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_cancel_that_a_dead_server_began_is_finished(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any], folder: Path
+) -> None:
+    notes = folder / "notes-dead"
+    with serve() as server:
+        created = server.create(rank_job(slow_spec(world, notes, seconds=30.0), world.place.uri("dead")))
+        wait_while_running(server, created, lambda: bool(pids(notes)))
+        server.cancel(created)
+        server.kill()
+    with serve() as server:
+        assert server.ended(created).state == job_pb2.JOB_STATE_CANCELLED
+    assert all(each["status"] != "RUNNING" for each in submissions(cluster, created))
+
+
+def _is_busy(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and "work_on_shard" in " ".join(process.cmdline())
+    return False
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_poison_shard_fails_its_job_after_three_tries_and_the_queue_goes_on(
+    world: JobWorld, serve: Callable[[], Any], folder: Path
+) -> None:
+    notes = folder / "notes-poison"
+    notes.mkdir()
+    samples = world.samples("poisoned", TRAIN)
+    white = png(np.full((SIDE, SIDE), 255, dtype=np.uint8))
+    samples[70] = {"id": "white", "uri": world.put("white.png", white), "label": "ant"}
+    model = world.bundle("poison", architecture="poison", options={"above": 0.99, "notes": str(notes)})
+    poisoned = world.rank_spec(train_manifest=world.manifest("poisoned.jsonl", samples), model=model, test=TEST)
+    healthy = world.rank_spec(train=TRAIN, test=TEST)
+    with serve() as server:
+        created = [server.create(rank_job(spec, world.place.uri("poison"))) for spec in (poisoned, healthy)]
+        failed, succeeded = [server.ended(job) for job in created]
+    refused = refusal_in(failed.error)
+    assert (failed.state, refused.reason) == (job_pb2.JOB_STATE_FAILED, "INTERNAL")
+    assert "failed 3 times" in refused.message
+    assert "s3cret" not in refused.message
+    assert refused.metadata["shard"].startswith("shard of ")
+    assert len(list(notes.iterdir())) == 3
+    assert table_digests(succeeded)
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_bad_manifest_fails_with_its_own_reason_and_is_not_run_again(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any]
+) -> None:
+    spec = world.rank_spec(train_manifest=world.manifest("bad.jsonl", [{"id": "a"}]), test=TEST)
+    with serve() as server:
+        ended = server.ended(server.create(rank_job(spec, world.place.uri("bad"))))
+    assert refusal_in(ended.error).reason == "MANIFEST_INVALID"
+    assert len(submissions(cluster, ended)) == 1
