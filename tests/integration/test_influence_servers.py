@@ -21,6 +21,7 @@ from tests.postgres import Postgres
 from tests.servers import LEASE_S, Servers, Step, lines, servers_on, until
 
 FOREVER: Step = {"do": "forever"}
+FAIL: Step = {"do": "fail", "reason": "MANIFEST_INVALID", "message": "line 3"}
 SUCCEEDED, CANCELLED = job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_CANCELLED
 SEEN_S = 3.0
 """Within which a server sees what another does, with room for a busy machine."""
@@ -132,6 +133,16 @@ def test_results_are_read_and_deleted_from_any_server(servers: Servers) -> None:
     assert b"".join(part.data for part in other.stub.ReadJobFile(request)) == b"what a table holds"
     other.stub.DeleteInfluenceJob(service_pb2.DeleteInfluenceJobRequest(name=ended.name))
     assert servers.stored(ended) == {}
+
+
+def test_job_processes_are_not_told_of_the_database(servers: Servers) -> None:
+    server = servers.start("a", PGPASSWORD="hush")
+    names = ("EIF_INFLUENCE_DATABASE_URL", "PGPASSWORD", "EIF_STORAGE_FILE_ROOTS")
+    ended = server.ended(server.create(servers.job(*({"do": "environ", "name": name} for name in names), FAIL)))
+    log = (server.state_dir / "jobs" / ended.uid / "log.txt").read_text().splitlines()
+    assert log[:2] == [f"{names[0]}=None", f"{names[1]}=None"]
+    assert str(servers.folder) in log[2]
+    assert "hush" not in server.log.read_text()
 
 
 _CLOCK = """
