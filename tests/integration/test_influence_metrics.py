@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -18,11 +18,11 @@ from tests.influence_process import InfluenceProcess, influence_process
 from tests.job_world import JobWorld
 from tests.ops import Scrape, fetch, scrape
 
-OPS = {"EIF_INFLUENCE_OPS_LISTEN": "127.0.0.1:0"}
+FREE_PORT = "127.0.0.1:0"
 
 
 def scripted_job(
-    server: InfluenceProcess, *steps: dict[str, object], name: str = "train.jsonl"
+    server: InfluenceProcess, *steps: Mapping[str, object], name: str = "train.jsonl"
 ) -> job_pb2.InfluenceJob:
     """A job whose process follows the steps."""
     files = {"model/model.json": "{}", name: json.dumps(steps), "test.csv": ""}
@@ -42,7 +42,7 @@ def scripted_job(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluenceProcess]:
     """A server with jobs that ended in several ways, one that runs and one that waits."""
-    with influence_process(tmp_path_factory.mktemp("influence"), **OPS) as server:
+    with influence_process(tmp_path_factory.mktemp("influence"), EIF_INFLUENCE_OPS_LISTEN=FREE_PORT) as server:
         progress = {"do": "progress", "done": 1, "total": 2}
         totals = {
             "type": "totals",
@@ -163,7 +163,7 @@ def test_probes_say_ok(server: InfluenceProcess) -> None:
 
 
 def test_a_draining_server_is_live_but_not_ready_at_once(tmp_path: Path) -> None:
-    with influence_process(tmp_path, **OPS, EIF_INFLUENCE_DRAIN_S="20") as server:
+    with influence_process(tmp_path, EIF_INFLUENCE_OPS_LISTEN=FREE_PORT, EIF_INFLUENCE_DRAIN_S="20") as server:
         job = scripted_job(
             server, {"do": "ignore_sigterm"}, {"do": "touch", "path": str(tmp_path / "on")}, {"do": "forever"}
         )
@@ -196,7 +196,7 @@ def test_without_the_setting_there_is_no_port(tmp_path: Path) -> None:
 def test_a_real_job_tells_what_it_read_and_computed(tmp_path: Path) -> None:
     world = JobWorld(tmp_path / "world")
     spec = world.rank_spec()
-    with influence_process(tmp_path, scripted=False, **OPS) as server:
+    with influence_process(tmp_path, scripted=False, EIF_INFLUENCE_OPS_LISTEN=FREE_PORT) as server:
         pb = job_pb2.RankSpec(
             model=job_pb2.ArtifactRef(uri=spec.model.uri),
             train_manifest=job_pb2.ArtifactRef(uri=spec.train_manifest.uri),

@@ -137,8 +137,9 @@ async def test_a_cancelled_stream_is_counted_as_canceled() -> None:
 async def test_methods_that_callers_make_up_are_one_label() -> None:
     async with measured(answer) as server:
         for path in ("/test.Echo/Made", "/test.Echo/Up", "/no.such.Service/Unary", "/x/y"):
+            method: Any = server.channel.unary_unary(path)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await server.channel.unary_unary(path)(b"")
+                await method(b"")
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert server.value("grpc_server_started_total", "unknown") == 4
         assert server.handled("unknown", "Unimplemented") == 4

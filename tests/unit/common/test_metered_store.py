@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,9 +73,12 @@ def test_a_stream_is_told_when_it_is_closed_with_what_was_read_of_it(
 def test_an_error_is_told_by_its_reason(
     op: str, place: Place, store: ObjectStore, calls: list[StorageCall], tmp_path: Path
 ) -> None:
-    arguments = {"read": {"max_bytes": 1}, "download": {"path": tmp_path / "x", "max_bytes": 1}}.get(op, {})
+    arguments: dict[str, dict[str, object]] = {
+        "read": {"max_bytes": 1},
+        "download": {"path": tmp_path / "x", "max_bytes": 1},
+    }
     with pytest.raises(ServiceError, match="does not exist"):
-        getattr(store, op)(place.uri("none"), **arguments)
+        getattr(store, op)(place.uri("none"), **arguments.get(op, {}))
     assert told(calls) == [(op, "OBJECT_NOT_FOUND", 0)]
 
 
@@ -114,7 +117,7 @@ class Spans:
         *,
         parent: TraceParent | None,
         kind: SpanKind = SpanKind.INTERNAL,
-        attributes: dict[str, Attribute] | None = None,  # noqa: ARG002  the form of Tracing
+        attributes: Mapping[str, Attribute] | None = None,  # noqa: ARG002  the form of Tracing
     ) -> Span:
         assert kind is SpanKind.CLIENT
         ended = self.ended
@@ -125,7 +128,7 @@ class Spans:
             def end(self, *, error: str | None = None, attributes: object = None) -> None:  # noqa: ARG002
                 ended.append((name, parent, error))
 
-        return Kept()  # type: ignore[return-value]  # attributes of any form
+        return Kept()
 
     @contextmanager
     def current(self, span: Span) -> Iterator[None]:  # noqa: ARG002  the form of Tracing
@@ -137,7 +140,7 @@ class Spans:
 
 def test_only_what_is_done_for_something_has_a_span_and_what_is_not_there_is_no_fault(place: Place) -> None:
     spans, where = Spans(), [PLACE, PLACE, None]
-    store = MeteredStore(place.store, lambda _call: None, tracing=spans, place=where.pop)  # type: ignore[arg-type]  # narrower
+    store = MeteredStore(place.store, lambda _call: None, tracing=spans, place=where.pop)
     store.put(place.uri("k"), b"")
     with pytest.raises(ServiceError):
         store.head(place.uri("none"))

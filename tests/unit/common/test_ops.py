@@ -49,8 +49,8 @@ async def running(state: State) -> AsyncIterator[str]:
         await server.close()
 
 
-async def get(address: str, path: str, **options: str) -> Page:
-    return await asyncio.to_thread(fetch, address, path, **options)
+async def get(address: str, path: str, *, method: str = "GET") -> Page:
+    return await asyncio.to_thread(fetch, address, path, method=method)
 
 
 async def raw(address: str, data: bytes) -> bytes:

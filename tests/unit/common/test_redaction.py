@@ -38,10 +38,14 @@ def test_lists_and_dictionaries_are_cleaned_and_numbers_kept() -> None:
     }
 
 
+def raise_with_secrets() -> None:
+    raise RuntimeError(f"the store said no to hunter2hunter2 at {PRESIGNED}")
+
+
 def test_a_log_line_has_no_secret_in_message_fields_or_traceback() -> None:
     formatter = JsonFormatter(fields={"job_uid": "u", "trace_id": None}, secrets=["hunter2hunter2"])
     try:
-        raise RuntimeError(f"the store said no to hunter2hunter2 at {PRESIGNED}")
+        raise_with_secrets()
     except RuntimeError as error:
         record = logging.LogRecord(
             "a", logging.ERROR, "f.py", 1, "key %s", ("hunter2hunter2",), (type(error), error, error.__traceback__)
