@@ -10,7 +10,7 @@ import grpc
 
 from services.common.access.authentication import Authentication
 from services.common.access.authorization import Authorization
-from services.common.access.policy import parse_policy
+from services.common.access.places import open_policy
 from services.common.access.rules import Rule
 from services.common.access.token_file import TokenBook
 from services.common.addresses import check_address, is_loopback
@@ -20,7 +20,6 @@ from services.common.errors import ServiceError
 from services.common.interceptors import Interceptors
 from services.common.server_settings import ServerSettings
 from services.common.tls import TlsFiles, server_credentials
-from services.common.watched_files import WatchedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +121,9 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
 
 def _interceptors(settings: ServerSettings, rules: Mapping[str, Rule], domain: str) -> Interceptors:
     admission = [CallLimit(max_calls=settings.max_calls, max_streams=settings.max_streams, domain=domain)]
-    if settings.access_file is None:
+    policy = open_policy(settings)
+    if policy is None:
         return Interceptors(admission=admission)
-    policy = WatchedFiles([settings.access_file], lambda contents: parse_policy(contents[0]), what="the access policy")
     tokens = TokenBook(settings.token_file) if settings.token_file else None
     certificates = settings.tls_client_ca_file is not None
     return Interceptors(

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from eif_engine.data.images import ImageLimits
+from services.common.access.places import Places, open_policy
 from services.common.errors import ServiceError
 from services.embedding.admission import Admission
 from services.embedding.build_progress import BuildLimits
@@ -79,6 +80,7 @@ class EmbeddingApp:
             stopping=self.stopping,
             limits=builds_limits(settings, image_limits),
             max_loaded_bytes=settings.max_index_bytes,
+            places=Places(open_policy(settings)),
         )
         images = Admission("images", max_items=settings.max_pending_images, max_bytes=settings.max_pending_bytes)
         embedder = Embedder(

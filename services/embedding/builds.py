@@ -12,10 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eif_engine.errors import EifError
+from services.common.access.places import Places
 from services.common.errors import ServiceError
 from services.embedding.build_progress import BuildCancelled, BuildLimits, BuildProgress
 from services.embedding.disk import disk_errors
 from services.embedding.index_build import IndexBuild
+from services.embedding.names import INDEXES, parse_name
 from services.embedding.records import Failure, IndexRecord, IndexState
 from services.embedding.stored_index import (
     VECTORS_NAME,
@@ -70,6 +72,7 @@ class Builds:
         limits: What builds may take.
         on_progress: Told how far an index is.
         on_end: Awaited when an index is READY, with it, or FAILED; not when its build was stopped.
+        places: Where the samples of each project may lie.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class Builds:
         limits: BuildsLimits,
         on_progress: OnProgress,
         on_end: OnEnd,
+        places: Places | None = None,
     ) -> None:
+        self._places = places or Places()
         self._models, self._store, self._scratch, self._limits = models, store, scratch, limits
         self._on_progress, self._on_end = on_progress, on_end
         self._running: dict[str, tuple[asyncio.Task[None], threading.Event]] = {}
@@ -201,7 +206,7 @@ class Builds:
             record,
             encoder=encoder,
             model_sha256=self._models.get(record.spec.model).sha256,
-            store=self._store,
+            store=self._places.confined(self._store, parse_name(record.name, INDEXES).project, record.folder),
             target=record.folder,
             scratch=scratch,
             limits=self._limits.build,

@@ -27,6 +27,7 @@ from services.embedding.tasks import Tasks
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from services.common.access.places import Places
     from services.common.storage.base import ObjectStore
     from services.embedding.knn import KnnIndex
     from services.embedding.models import Models
@@ -47,6 +48,7 @@ class Indexes:
         stopping: Set when the server drains.
         limits: What builds may take.
         max_loaded_bytes: Of the vectors in memory.
+        places: Where the samples of each project may lie; anywhere by default.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Indexes:
         stopping: asyncio.Event,
         limits: BuildsLimits,
         max_loaded_bytes: int,
+        places: Places | None = None,
     ) -> None:
         self._registry = Registry(database, collection=INDEXES, kind=IndexRecord, noun="INDEX")
         self._models, self._store, self._prefix, self._scratch = models, store, prefix, scratch
@@ -72,6 +75,7 @@ class Indexes:
             limits=limits,
             on_progress=self._show_progress,
             on_end=self._end_build,
+            places=places,
         )
         self._tasks = Tasks()
 

@@ -21,6 +21,7 @@ from eif.influence.v1 import influence_service_pb2_grpc
 from pydantic import ValidationError
 
 from eif_engine.errors import EifError
+from services.common.access.places import Places, open_policy
 from services.common.access.token_command import make_token
 from services.common.observability import Observability
 from services.common.ops import start_ops
@@ -34,6 +35,7 @@ from services.common.telemetry import configure_logging
 from services.common.tracing import open_tracing
 from services.influence.access import RULES
 from services.influence.app import InfluenceApp, check_prefixes, local_runner
+from services.influence.confined_runner import ConfinedRunner
 from services.influence.converters import DOMAIN
 from services.influence.local_runner import WORKER
 from services.influence.servicer import NAME
@@ -78,7 +80,9 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
     app = InfluenceApp(
         settings,
         store=open_store(storage),
-        runner=local_runner(settings, storage, os.environ, command=job_command),
+        runner=ConfinedRunner(
+            local_runner(settings, storage, os.environ, command=job_command), Places(open_policy(settings))
+        ),
         uri_schemes=storage.schemes,
         observability=seen,
     )
@@ -116,6 +120,7 @@ def main(*, job_command: Sequence[str] = WORKER) -> int:
     try:
         settings, storage = read_settings(sys.argv[1:]), StorageSettings()
         check_transport(settings)
+        settings.check_embedding()
         check_prefixes(settings, storage)
         configure_logging(settings.log_level, secrets=storage.secrets())
         with hold_state_dir(settings.state_dir):

@@ -232,6 +232,7 @@ class JobRequest(Frozen):
         referred: What the spec points to in another job, resolved by the control plane: the ranking table behind
             `samples.harmful`, or MANIFEST.json of `previous_audit`.
         traceparent: The place in a trace that the process works for.
+        places: Starts of the URIs that its project may use; None: all that the store allows.
     """
 
     name: str
@@ -242,3 +243,4 @@ class JobRequest(Frozen):
     output_uri_prefix: str
     referred: Artifact | None = None
     traceparent: str | None = None
+    places: tuple[str, ...] | None = None

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.common.settings import StorageSettings
-from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
 from services.common.traceparent import TraceParent
 from services.common.tracing import NoTracing, Tracing, open_tracing
@@ -26,6 +25,7 @@ from services.influence.messages import CancelledMessage
 from services.influence.spec import JobRequest
 from services.influence.worker.cancellation import Cancellation, Cancelled, cancel_on_sigterm
 from services.influence.worker.failure import failure_of
+from services.influence.worker.job_store import open_job_store
 from services.influence.worker.lock import take_lock
 from services.influence.worker.outbox import LastMessage, Outbox
 from services.influence.worker.parent import on_parent_death
@@ -76,7 +76,7 @@ class JobProcess:
 
             return run_job(
                 request,
-                store=open_store(storage),
+                store=open_job_store(storage, request, settings),
                 settings=settings,
                 scratch=self._scratch,
                 send=self._outbox.send,

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from eif_engine.errors import InvalidInput
 from eif_engine.models.devices import torch_device
 from services.common.settings import StorageSettings
-from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
 from services.influence.messages import FailedMessage
 from services.influence.spec import Artifact, JobRequest
@@ -23,6 +22,7 @@ from services.influence.worker.failure import failure_of
 from services.influence.worker.feature_shard import Digests
 from services.influence.worker.inputs import JobModel, fetch_model
 from services.influence.worker.job import Job
+from services.influence.worker.job_store import open_job_store
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.scratch import scratch_folder
 from services.influence.worker.settings import WorkerSettings
@@ -80,13 +80,13 @@ def work_on_shard(
 @contextmanager
 def _workplace(context: TaskContext, known: NDArray[np.void]) -> Iterator[Workplace]:
     request = JobRequest.model_validate_json(context.request)
-    storage = StorageSettings()
+    storage, settings = StorageSettings(), WorkerSettings()
     configure_logging(fields={"job_uid": request.uid}, secrets=storage.secrets())
     with scratch_folder() as folder:
         job = Job(
             request=request,
-            store=open_store(storage),
-            settings=WorkerSettings(),
+            store=open_job_store(storage, request, settings),
+            settings=settings,
             scratch=folder,
             progress=JobProgress((), send=lambda _message: None, check=lambda: None),
             cancellation=Cancellation(),
