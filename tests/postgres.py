@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 USER = "eif"
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -71,6 +73,14 @@ class Postgres:
                 raise RuntimeError((self._folder / "postgres.log").read_text()[-2000:])
             time.sleep(0.05)
 
+    def freeze(self) -> None:
+        """Let it answer nothing, with its connections open, until `thaw`."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal_all(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it at once, as a crash does."""
         self._stop(signal.SIGQUIT)
@@ -78,6 +88,12 @@ class Postgres:
     def stop(self) -> None:
         """End it in order, also with connections open."""
         self._stop(signal.SIGINT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            server = psutil.Process(self._process.pid)
+            for process in (server, *server.children(recursive=True)):
+                process.send_signal(number)
 
     def _stop(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -7,6 +7,8 @@ import sqlalchemy as sa
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 30_000
+_DEAD_PEER = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""How soon libpq notices that the other end of a connection is gone: seconds, seconds, tries, milliseconds."""
 
 
 def postgres_engine(url: str) -> sa.Engine:
@@ -23,5 +25,5 @@ def postgres_engine(url: str) -> sa.Engine:
         max_overflow=0,
         pool_timeout=30,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options},
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options, **_DEAD_PEER},
     )

@@ -52,7 +52,7 @@ class Settlement:
         try:
             output = await self._while_ours(claim, lambda: asyncio.to_thread(read_output, self._store, job))
         except LeaseLost as lost:
-            _log_lost(job, lost)
+            await self._leave(job, lost)
         except ServiceError as error:
             await self.fail(claim, error)
         else:
@@ -68,11 +68,11 @@ class Settlement:
         try:
             job = await self._while_ours(claim, lambda: self._ledger.change(name, change, lease=claim.lease))
         except (LeaseLost, TransitionRefused) as lost:  # refused: another server has settled it
-            _log_lost(claim.job, lost)
+            await self._leave(claim.job, lost)
         except ServiceError as error:
             if error.reason != "JOB_NOT_FOUND":
                 raise
-            _log_lost(claim.job, error)
+            await self._leave(claim.job, error)
         else:
             reason = f" ({job.error.reason})" if job.error else ""
             logger.info("%s: %s%s", job.name, job.state, reason)
@@ -86,13 +86,13 @@ class Settlement:
 
         return await persistently(checked)
 
+    async def _leave(self, job: Job, why: Exception) -> None:
+        logger.warning("%s is settled by another server: %s", job.name, why)
+        await asyncio.to_thread(tidy_folder, self._state_dir, job.uid)
+
     def _tidy(self, job: Job) -> None:
         if not job.state.ended:
             return
         tidy_folder(self._state_dir, job.uid)
         with suppress(ServiceError):  # what is left takes room and no more; it goes with the job
             remove_lost_attempts(self._store, job)
-
-
-def _log_lost(job: Job, why: Exception) -> None:
-    logger.warning("%s is settled by another server: %s", job.name, why)

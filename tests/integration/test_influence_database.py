@@ -106,3 +106,25 @@ def test_a_watch_of_a_job_elsewhere_ends_with_a_reason_when_the_database_is_away
     assert (refused.value.code(), reason(refused.value)) == (UNAVAILABLE, "JOB_TABLE_UNAVAILABLE")
     postgres.start()
     assert next(other.watch(created)).state == RUNNING
+
+
+def test_a_database_that_does_not_answer_is_as_bad_as_none(servers: Servers, postgres: Postgres) -> None:
+    """As when the network swallows everything: no call ends, and the job is stopped in time all the same."""
+    owner, runs = servers.start("a"), servers.folder / "runs"
+    steps: list[Step] = [{"do": "append", "path": str(runs)}, {**FOREVER, "attempt": 1}, servers.succeed()]
+    created = owner.create(servers.job(*steps))
+    until(lambda: lines(runs))
+    process = psutil.Process(int(lines(runs)[0].split()[1]))
+    postgres.freeze()
+    frozen_at = time.monotonic()
+    try:
+        until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        assert time.monotonic() - frozen_at < LEASE_S + 1, "the process outlived the lease"
+        request = service_pb2.GetInfluenceJobRequest(name=created.name)
+        with pytest.raises(grpc.RpcError) as late:
+            owner.stub.GetInfluenceJob(request, timeout=0.5)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    finally:
+        postgres.thaw()
+    ended = owner.ended(created)
+    assert (ended.state, ended.attempt) == (SUCCEEDED, 2)
