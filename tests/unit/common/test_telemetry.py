@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.common.call_record import note_identity, note_job
 from services.common.errors import ServiceError
 from services.common.probe import is_serving
 from services.common.rpc_errors import translate_errors
@@ -156,3 +157,42 @@ def test_logs_are_json_lines_on_standard_error() -> None:
     assert first == {"level": "INFO", "logger": "a.b", "message": "two\nlines 7", "event": "e", "size": 3}
     assert (second["level"], second["message"]) == ("ERROR", "failed")
     assert "ZeroDivisionError: division by zero" in second["error"]
+
+
+async def test_a_line_has_the_ids_by_which_a_call_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(_request: Any, _context: Any) -> bytes:
+        note_identity("token:nightly")
+        note_job("the-uid")
+        logging.getLogger("services.somewhere").info("in the middle of a call")
+        return b""
+
+    formatted: list[dict[str, Any]] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            formatted.append(json.loads(JsonFormatter().format(record)))
+
+    handler = Keep()
+    logging.getLogger("services.somewhere").addHandler(handler)
+    trace_id, span_id = "a" * 32, "b" * 16
+    metadata = (("x-request-id", "r-1"), ("traceparent", f"00-{trace_id}-{span_id}-01"))
+    try:
+        async with echo_server(body) as (_, channel):
+            await call(channel, "Unary", metadata=metadata)
+    finally:
+        logging.getLogger("services.somewhere").removeHandler(handler)
+    ids = {"request_id": "r-1", "job_uid": "the-uid", "trace_id": trace_id, "span_id": span_id}
+    (line,) = lines(caplog)
+    assert line["identity"] == "token:nightly"
+    assert ids.items() <= line.items()
+    assert ids.items() <= formatted[0].items()
+
+
+async def test_a_call_of_a_method_that_is_not_there_is_a_short_line(caplog: pytest.LogCaptureFixture) -> None:
+    async with echo_server(answering) as (_, channel):
+        method: Any = channel.unary_unary("/test.Echo/" + "x" * 1000)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await method(b"")
+    (line,) = lines(caplog)
+    assert line["code"] == "UNIMPLEMENTED"
+    assert len(line["method"]) == 200
