@@ -58,7 +58,9 @@ class Slow(_Before):
     seconds = 0.0
     notes = ""
 
-    def before(self, images_BCHW: Tensor) -> None:  # noqa: ARG002  whatever they are
+    def before(self, images_BCHW: Tensor) -> None:
+        if not images_BCHW.any():  # the loader looks at the network
+            return
         if self.notes:
             (Path(self.notes) / str(os.getpid())).touch()
         time.sleep(self.seconds)

@@ -34,10 +34,11 @@ from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
 from services.common.tracing import open_tracing
 from services.influence.access import RULES
-from services.influence.app import InfluenceApp, check_prefixes, local_runner
+from services.influence.app import InfluenceApp, check_prefixes
 from services.influence.confined_runner import ConfinedRunner
 from services.influence.converters import DOMAIN
 from services.influence.local_runner import WORKER
+from services.influence.runners import open_runner
 from services.influence.servicer import NAME
 from services.influence.settings import PREFIX, InfluenceSettings
 from services.influence.state_lock import hold_state_dir
@@ -77,11 +78,12 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
     """Serve until SIGTERM or SIGINT. The caller holds the state folder."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
     seen = Observability("influence", open_tracing("eif-influence", os.environ))
+    store = open_store(storage)
     app = InfluenceApp(
         settings,
-        store=open_store(storage),
+        store=store,
         runner=ConfinedRunner(
-            local_runner(settings, storage, os.environ, command=job_command), Places(open_policy(settings))
+            open_runner(settings, storage, os.environ, store=store, command=job_command), Places(open_policy(settings))
         ),
         uri_schemes=storage.schemes,
         observability=seen,

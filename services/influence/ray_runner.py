@@ -206,13 +206,13 @@ class RayRunner:
             logger.warning("the run folder %s was left behind: %s", run_folder.uri, error.message)
         log = JobLog(folder)
         log.write(f"{job.submission_id}: {job.status}. {job.message}\n".encode())
-        code, name = _exit_of(job)
+        code, name = exit_of(job)
         return ExitReport(
             last=run.last,
             exit_code=code,
             signal=name,
             asked_to_stop=run.asked_to_stop,
-            breach=run.breach or _lost(run, job),
+            breach=run.breach or lost(job, run.last),
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
 
@@ -257,7 +257,7 @@ def _wants_gpu(request: JobRequest, *, auto: bool) -> bool:
     return device is Device.CUDA or (device is Device.AUTO and auto)
 
 
-def _exit_of(job: ClusterJob) -> tuple[int | None, str | None]:
+def exit_of(job: ClusterJob) -> tuple[int | None, str | None]:
     """Exit code or signal. The shell that starts the command adds 128 to the number of a signal."""
     code = job.exit_code
     if code is None:
@@ -268,9 +268,9 @@ def _exit_of(job: ClusterJob) -> tuple[int | None, str | None]:
     return code, None
 
 
-def _lost(run: _Run, job: ClusterJob) -> Breach | None:
+def lost(job: ClusterJob, last: LastMessage | None) -> Breach | None:
     """A process that neither ended nor was stopped: its node is gone, or the cluster has forgotten it."""
-    if job.status != "FAILED" or job.exit_code is not None or run.last is not None:
+    if job.status != "FAILED" or job.exit_code is not None or last is not None:
         return None
     what = "the process of the job was lost with its node, or the cluster could not start it; its log says more"
     return Breach(reason="WORKER_CRASHED", message=what, again=True)

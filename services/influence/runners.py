@@ -41,7 +41,7 @@ def open_runner(
     return RayRunner(
         RayCluster(settings.ray_address),
         store,
-        environ=_cluster_environ(settings, storage, environ),
+        environ=cluster_environ(settings, storage, environ),
         secrets=storage.secrets(),
         limits=JobLimits(time_s=settings.job_time_limit_s, stall_s=settings.job_stall_s),
         gpus=settings.ray_gpus,
@@ -49,7 +49,7 @@ def open_runner(
     )
 
 
-def _cluster_environ(
+def cluster_environ(
     settings: InfluenceSettings, storage: StorageSettings, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """What the processes on the cluster are told; the cluster shows it to everybody who may see its jobs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +65,7 @@ def serve(folder: Path, cluster: Cluster) -> Callable[[], Any]:
         "EIF_INFLUENCE_RAY_ADDRESS": cluster.address,
         "EIF_INFLUENCE_MAX_RUNNING_JOBS": "2",
         "EIF_INFLUENCE_CACHE_SHARD_SAMPLES": "64",
+        "EIF_INFLUENCE_OPS_LISTEN": "127.0.0.1:0",
     }
     return lambda: influence_process(place, scripted=False, **environ)
 
@@ -109,6 +111,14 @@ def wait_while_running(server: InfluenceProcess, job: job_pb2.InfluenceJob, cond
     wait_for(holds)
 
 
+def shard_attempts(server: InfluenceProcess, outcome: str) -> float:
+    """What the metrics of the server say of them."""
+    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=30) as reply:
+        lines = reply.read().decode().splitlines()
+    found = [line for line in lines if line.startswith("eif_shard_attempts_total") and f'"{outcome}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
 def pids(notes: Path) -> set[int]:
     return {int(path.name) for path in notes.iterdir()}
 
@@ -127,6 +137,8 @@ def test_a_node_that_is_lost_in_the_middle_changes_nothing(
         wait_while_running(server, created, lambda: bool(pids(notes) & node.members()))
         node.kill()
         ended = server.ended(created)
+        assert shard_attempts(server, "retried") > 0
+        assert shard_attempts(server, "failed") == 0
     assert ended.attempt == 1
     again = local.ended(local.create(rank_job(spec, world.place.uri("lost-local"))))
     assert table_digests(ended) == table_digests(again)
@@ -190,6 +202,7 @@ def test_a_cancel_ends_the_job_and_its_tasks(
     with serve() as server:
         created = server.create(rank_job(slow_spec(world, notes, seconds=30.0), world.place.uri("cancel")))
         wait_while_running(server, created, lambda: bool(pids(notes)))
+        assert any(_is_busy(pid) for pid in pids(notes))
         assert server.cancel(created).state == job_pb2.JOB_STATE_CANCELLING
         ended = server.ended(created)
     assert ended.state == job_pb2.JOB_STATE_CANCELLED

@@ -27,6 +27,7 @@ from services.influence.worker.cancellation import Cancellation, Cancelled, canc
 from services.influence.worker.failure import failure_of
 from services.influence.worker.job_store import open_job_store
 from services.influence.worker.lock import take_lock
+from services.influence.worker.mailbox import Mailbox
 from services.influence.worker.outbox import LastMessage, Outbox
 from services.influence.worker.parent import on_parent_death
 from services.influence.worker.settings import WorkerSettings
@@ -39,12 +40,20 @@ TRACES_S = 2.0
 
 
 class JobProcess:
-    """This process, for the job in a folder."""
+    """This process, for the job in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The job's folder.
+        outbox: Takes messages. None: standard output, and the other end of standard input is the parent's.
+        disposable: The folder is of this process alone, and goes with it.
+    """
+
+    def __init__(self, folder: Path, *, outbox: Mailbox | None = None, disposable: bool = False) -> None:
         self._folder = folder
         self._scratch = folder / SCRATCH_NAME
-        self._outbox = Outbox()
+        self._has_parent = outbox is None
+        self._outbox: Outbox | Mailbox = outbox or Outbox()
+        self._disposable = disposable
         self._cancellation = Cancellation()
         self._tracing: Tracing = NoTracing()
         self._holds_lock = False
@@ -52,7 +61,8 @@ class JobProcess:
     def run(self) -> NoReturn:
         """Run the job, send its last message, end the process."""
         configure_logging(fields={"job_uid": self._folder.name})
-        on_parent_death(lambda: self._leave(EXIT_ORPHANED))
+        if self._has_parent:
+            on_parent_death(lambda: self._leave(EXIT_ORPHANED))
         cancel_on_sigterm(self._cancellation, force=self._force_cancel)
         message = self._outcome()
         if not self._cancellation.end():
@@ -95,7 +105,7 @@ class JobProcess:
     def _leave(self, code: int) -> NoReturn:
         """End at once: threads may be inside a computation or a stalled read, and are not waited for."""
         if self._holds_lock:  # or the folder belongs to another attempt
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            shutil.rmtree(self._folder if self._disposable else self._scratch, ignore_errors=True)
         os._exit(code)
 
 
