@@ -17,6 +17,7 @@ from services.common.calls import CallInterceptor, CallObserver
 from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.health import HealthServicer
+from services.common.malformed import MalformedRequests
 from services.common.protection import UNPROTECTED, Protection
 from services.common.ready import announce
 from services.common.telemetry import CallLog
@@ -80,7 +81,11 @@ async def start_server(
     """
     check_address(listen, insecure=insecure, encrypted=protection.credentials is not None)
     server = grpc.aio.server(
-        interceptors=[CallInterceptor([*observers, CallLog()]), *protection.interceptors.in_order()],
+        interceptors=[
+            CallInterceptor([*observers, CallLog()]),
+            MalformedRequests(),
+            *protection.interceptors.in_order(),
+        ],
         options=_options(max_receive_bytes, protection.connections),
     )
     for register in services.values():
