@@ -46,6 +46,10 @@ demo: setup ## Run the main job end to end [STORE=local|s3] [DATA=digits|<omnigl
 test: setup ## Run the tests
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
+.PHONY: test-ray
+test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 5 minutes, 2 GB)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/integration/test_ray.py
+
 # --- what a developer runs --------------------------------------------------------------------------------------------
 
 SEEDS ?= 3
