@@ -15,7 +15,7 @@ import yaml
 from services.client.credentials import Credentials
 from services.client.errors import Unauthenticated
 from services.client.influence import InfluenceClient
-from tests.cli import run_eif
+from tests.cli import environment, run_eif
 from tests.conftest import REPO
 from tests.influence_process import InfluenceProcess, influence_process
 from tests.pki import Authority
@@ -149,3 +149,10 @@ def test_the_library_tells_who_does_not_know_whom(running: InfluenceProcess, sec
         secured.revoke("nightly")
         with pytest.raises(Unauthenticated):
             list(client.list_jobs())
+
+
+def test_the_probe_reaches_a_server_with_tls_and_needs_no_token(running: InfluenceProcess, secured: Secured) -> None:
+    for variables, exit_code in ((client_environ(secured), 0), ({}, 1)):
+        probe = [sys.executable, "-m", "services.common.probe", running.address]
+        ended = subprocess.run(probe, cwd=REPO, env=environment(**variables), capture_output=True, check=False)
+        assert ended.returncode == exit_code
