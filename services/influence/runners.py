@@ -20,6 +20,16 @@ from services.influence.worker.settings import WorkerSettings
 _TRAVELS = ("S3_ENDPOINT", "S3_REGION", "S3_SECURE", "FILE_ROOTS", "ALLOWED_PREFIXES")
 """Storage settings that a cluster is told. Credentials, and files of a machine, its nodes have of their own."""
 
+_TRACES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_SDK_DISABLED",
+)
+"""Where spans go. Not the headers: they hold keys, which the cluster's nodes have of their own."""
+
 
 def open_runner(
     settings: InfluenceSettings,
@@ -56,7 +66,7 @@ def cluster_environ(
     of_storage = storage.to_environ()
     of_worker = [f"{PREFIX}{name.upper()}" for name in WorkerSettings.model_fields]
     return {
-        **{name: environ[name] for name in of_worker if name in environ},
+        **{name: environ[name] for name in (*of_worker, *_TRACES) if name in environ},
         **{name: of_storage[name] for key in _TRAVELS if (name := f"EIF_STORAGE_{key}") in of_storage},
         **settings.job_environ(),
         f"{PREFIX}EXECUTOR": "ray",

@@ -70,3 +70,14 @@ def test_what_a_cluster_is_told_holds_no_secret_and_no_path_of_this_machine(tmp_
 def test_the_address_is_that_of_the_job_server(tmp_path: Path, address: str) -> None:
     with pytest.raises(ValueError, match="http://"):
         settings(tmp_path, ray_address=address)
+
+
+def test_a_cluster_is_told_where_traces_go_but_not_with_which_key(tmp_path: Path) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=the-key",
+    }
+    told = cluster_environ(settings(tmp_path), STORAGE, environ)
+    assert {name: value for name, value in told.items() if name.startswith("OTEL_")} == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"
+    }
