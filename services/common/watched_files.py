@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,11 +17,23 @@ MAX_BYTES = 1 << 20
 """Of one file."""
 
 _TRIES = 10
+_TICK_NS = 100_000_000
+"""Longer than the clock of any file system stands still: a file that is older has not changed since with its stamp."""
 
 T = TypeVar("T")
-_Stamp = tuple[tuple[int, ...] | None, ...]
+_Stamps = tuple[tuple[int, ...] | None, ...]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loaded(Generic[T]):
+    """Contents of the files and what they say; settled when a later change cannot have the same stamps."""
+
+    value: T
+    contents: list[bytes]
+    stamps: _Stamps
+    settled: bool
 
 
 class WatchedFiles(Generic[T]):
@@ -43,54 +57,72 @@ class WatchedFiles(Generic[T]):
         self._parse = parse
         self._what = what
         self._lock = threading.Lock()
-        self._stamp: _Stamp = ()
         for _ in range(_TRIES):
-            loaded = self._load()
+            loaded = self._load(known=None)
             if loaded is not None:
                 break
         else:
             raise ServiceError("ARGUMENT_INVALID", f"{what} ({self._names}) changes all the time")
-        self._value, self._stamp = loaded
+        self._loaded: _Loaded[T] = loaded
+        self._refused: _Stamps | None = None
+        self._refused_for_good = False
 
     def current(self) -> T:
         """What the files say; the same object for as long as they do not change."""
-        if self._stamps() != self._stamp:
+        if not self._is_known(self._stamps()):
             with self._lock:
                 self._reload()
-        return self._value
+        return self._loaded.value
 
     @property
     def _names(self) -> str:
         return ", ".join(map(str, self._paths))
 
+    def _is_known(self, stamps: _Stamps) -> bool:
+        if stamps == self._refused:
+            return self._refused_for_good
+        return stamps == self._loaded.stamps and self._loaded.settled
+
     def _reload(self) -> None:
-        stamp = self._stamps()
-        if stamp == self._stamp:  # another thread was faster
+        before, now = self._stamps(), time.time_ns()
+        if self._is_known(before):  # another thread was faster
             return
         try:
-            loaded = self._load()
+            loaded = self._load(known=self._loaded)
         except ServiceError as error:
-            self._stamp = stamp
+            told, self._refused, self._refused_for_good = self._refused == before, before, _is_old(before, now)
+            if told:
+                return
             logger.error("%s stays as it was: %s", self._what, error.message, extra=_event("reload_failed"))  # noqa: TRY400  the message says it all
             return
-        if loaded is not None:  # else it is being written: the next caller looks again
-            self._value, self._stamp = loaded
+        if loaded is None:  # it is being written: the next caller looks again
+            return
+        if loaded.value is not self._loaded.value:
             logger.info("%s was read again (%s)", self._what, self._names, extra=_event("reloaded"))
+        self._loaded, self._refused = loaded, None
 
-    def _load(self) -> tuple[T, _Stamp] | None:
-        """Value and stamp of the files; None when they changed while they were read."""
-        before = self._stamps()
+    def _load(self, *, known: _Loaded[T] | None) -> _Loaded[T] | None:
+        """What the files hold, with the value of `known` where that has not changed; None when they change just now."""
+        before, now = self._stamps(), time.time_ns()
         try:
-            value = self._parse([_read(path) for path in self._paths])
+            contents = [_read(path) for path in self._paths]
+            value = known.value if known and known.contents == contents else self._parse(contents)
         except (EifError, ValueError, OSError) as error:
             if self._stamps() != before:
                 return None
             why = error.message if isinstance(error, EifError) else str(error)
             raise ServiceError("ARGUMENT_INVALID", f"{self._what} ({self._names}) cannot be used: {why}") from error
-        return (value, before) if self._stamps() == before else None
+        if self._stamps() != before:
+            return None
+        return _Loaded(value=value, contents=contents, stamps=before, settled=_is_old(before, now))
 
-    def _stamps(self) -> _Stamp:
+    def _stamps(self) -> _Stamps:
         return tuple(map(_stamp_of, self._paths))
+
+
+def _is_old(stamps: _Stamps, now: int) -> bool:
+    """Whether the last change was so long ago that another one must have another stamp."""
+    return all(stamp is None or now - stamp[-1] > _TICK_NS for stamp in stamps)
 
 
 def _stamp_of(path: Path) -> tuple[int, ...] | None:

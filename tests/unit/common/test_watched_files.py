@@ -57,6 +57,37 @@ def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
     assert files.current() == "2"
 
 
+def test_a_change_within_the_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
+    """Of the same size, in place, with the very same times as far as the file system can tell."""
+    path = tmp_path / "a"
+    for turn in range(200):
+        path.write_text(str(turn % 10))
+        files = WatchedFiles([path], texts, what="it")
+        path.write_text(str((turn + 1) % 10))
+        assert files.current() == str((turn + 1) % 10)
+
+
+def test_a_slip_that_is_mended_within_the_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("one")
+    files = WatchedFiles([path], texts, what="it")
+    for _ in range(50):
+        path.write_text("bad")
+        files.current()
+        path.write_text("two")
+        assert files.current() == "two"
+
+
+def test_a_file_that_is_only_touched_is_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = written(tmp_path / "a", "1")
+    files = WatchedFiles([path], list, what="it")
+    before = files.current()
+    os.utime(path, ns=(1, 1))
+    assert files.current() is before
+    assert caplog.records == []
+
+
 def test_a_link_that_is_moved_is_a_change(tmp_path: Path) -> None:
     """As Kubernetes does: `tls.crt -> ..data/tls.crt`, and `..data` is swapped."""
     for version in ("1", "2"):
