@@ -70,6 +70,10 @@ bench-audit: setup ## Measure audits, engine and over gRPC, into docs/results (a
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.audit_job --data '$(DATA)' --out docs/results
 	@$(BIN)/python -m tests.benchmarks.report --out docs/results/report.json
 
+.PHONY: load
+load: setup ## Measure the influence service under load into docs/results (about 3 minutes; a quiet machine)
+	@$(BIN)/python -m tests.benchmarks.load --out docs/results
+
 .PHONY: paper
 paper: DATA = ../shared/data
 paper: setup $(PEERS)/.installed ## Measure what the paper measures, into docs/results [DATA=<omniglot folder>] [IMAGES=<a folder a class>] [SEEDS=3]
