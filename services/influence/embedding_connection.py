@@ -34,7 +34,7 @@ class EmbeddingConnection(BaseSettings):
 
     @field_validator("embedding_target", *_FILES, mode="before")
     @classmethod
-    def _none_when_left_empty(cls, value: object) -> object:
+    def _no_embedding_setting_when_left_empty(cls, value: object) -> object:
         return None if value == "" else value
 
     @property
