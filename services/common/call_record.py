@@ -27,6 +27,7 @@ class CallRecord:
         code: Its status, at its end.
         received: Messages from the caller.
         sent: Messages to the caller.
+        requests: To other systems, so far.
         started: Monotonic, in seconds.
         seconds: From its start to its end.
     """
@@ -42,9 +43,13 @@ class CallRecord:
     code: grpc.StatusCode = grpc.StatusCode.OK
     received: int = 0
     sent: int = 0
+    requests: int = 0
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
+
+MAX_REQUEST_SPANS = 100
+"""Of one call, and of the work that goes on after it: an index is built of a million images, each a request."""
 
 CURRENT_CALL: ContextVar[CallRecord | None] = ContextVar("current_call", default=None)
 """Set once for each call and never reset: a call has a task, and so a context, of its own."""
@@ -72,3 +77,12 @@ def current_place() -> TraceParent | None:
     """Where the current call is in its trace; None outside of calls, and for a call without a trace."""
     record = CURRENT_CALL.get()
     return record.place if record else None
+
+
+def place_of_request() -> TraceParent | None:
+    """The parent of the span of a request to another system; None when it is to have none."""
+    record = CURRENT_CALL.get()
+    if record is None:
+        return None
+    record.requests += 1
+    return record.place if record.requests <= MAX_REQUEST_SPANS else None

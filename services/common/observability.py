@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from grpc_health.v1 import health_pb2
 
 from services.common.call_metrics import CallMetrics
-from services.common.call_record import current_place
+from services.common.call_record import place_of_request
 from services.common.call_tracing import CallTracing
 from services.common.calls import CallObserver
 from services.common.gpu_memory import GpuMemory
@@ -44,7 +44,7 @@ class Observability:
 
     def metered(self, store: ObjectStore) -> ObjectStore:
         """The store, measured; what is asked of it for a call is in the call's trace."""
-        return MeteredStore(store, self.storage.record, tracing=self.tracing, place=current_place)
+        return MeteredStore(store, self.storage.record, tracing=self.tracing, place=place_of_request)
 
     def close(self) -> None:
         """Send the last spans."""

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from services.common.call_record import CURRENT_CALL, MAX_REQUEST_SPANS, CallRecord, place_of_request
 from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
 from services.common.storage.metered import MeteredStore, StorageCall
@@ -147,3 +149,11 @@ def test_only_what_is_done_for_something_has_a_span_and_what_is_not_there_is_no_
     with pytest.raises(ServiceError):
         store.read("s3://bucket/key", max_bytes=1)
     assert spans.ended == [("storage head", PLACE, None), ("storage read", PLACE, "URI_NOT_ALLOWED")]
+
+
+async def test_a_call_and_what_it_leaves_behind_have_so_many_spans_of_requests() -> None:
+    assert place_of_request() is None
+    CURRENT_CALL.set(CallRecord(method="/s/m", place=PLACE))
+    places = [place_of_request() for _ in range(MAX_REQUEST_SPANS)]
+    places += [await asyncio.to_thread(place_of_request) for _ in range(3)]
+    assert places == [PLACE] * MAX_REQUEST_SPANS + [None] * 3
