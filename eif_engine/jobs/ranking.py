@@ -38,5 +38,9 @@ class RankingOrder:
         ranks = np.concatenate([np.arange(1, count + 1), np.arange(total - count + 1, total + 1)])
         return np.concatenate([head, tail]), ranks
 
+    def places(self, rows: Rows, scores: NDArray[np.float32]) -> Rows:
+        """The order of some rows by their scores, as places among them."""
+        return np.lexsort((self._place_N[rows], -scores))
+
     def _sorted(self, rows: Rows, scores_N: NDArray[np.float32]) -> Rows:
         return rows[np.lexsort((self._place_N[rows], -scores_N[rows]))]

@@ -65,6 +65,7 @@ def serve(folder: Path, cluster: Cluster) -> Callable[[], Any]:
         "EIF_INFLUENCE_RAY_ADDRESS": cluster.address,
         "EIF_INFLUENCE_MAX_RUNNING_JOBS": "2",
         "EIF_INFLUENCE_CACHE_SHARD_SAMPLES": "64",
+        "EIF_INFLUENCE_SCORE_SHARD_SAMPLES": "256",
         "EIF_INFLUENCE_OPS_LISTEN": "127.0.0.1:0",
     }
     return lambda: influence_process(place, scripted=False, **environ)
@@ -169,6 +170,8 @@ def test_a_rank_job_and_an_audit_are_the_same_as_here(
         there = [server.ended(server.create(job)) for job in both("there")]
         assert there[0].output.figures["feature_cache_misses"] == TRAIN + TEST
         assert there[1].output.figures["feature_cache_misses"] == 0  # kept by the shards of the first
+        # Two shards of scores, and seven and one of features.
+        assert shard_attempts(server, "succeeded") == 10
     here = [local.ended(local.create(job)) for job in both("here")]
     for one, other in zip(there, here, strict=True):
         assert table_digests(one) == table_digests(other)

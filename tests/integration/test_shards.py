@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.influence.messages import FailedMessage
+from eif_engine.config import Metric
+from eif_engine.losses.settings import PmlSettings
+from services.influence.messages import FailedMessage, TotalsMessage
+from services.influence.spec import (
+    FirstOrderOptions,
+    InfluenceOptions,
+    QuerySelection,
+    RankSpec,
+    RunOptions,
+    UnitStepsOptions,
+)
 from tests import plugin
 from tests.conftest import REPO
-from tests.job_world import SETTINGS, SIDE, JobWorld, png
+from tests.job_world import SETTINGS, SIDE, JobWorld, Result, png
 from tests.worker_process import WorkerProcess
 
 TRAIN = 200
@@ -24,7 +34,7 @@ def world(tmp_path: Path) -> JobWorld:
 
 
 def rows(world: JobWorld, *, digests: bool) -> list[dict[str, Any]]:
-    """Samples of which a few are broken, one has an image that another has, and one is in no shard of a smaller size."""
+    """Samples of which a few are broken, and one has an image that another has."""
     samples = world.samples("train", TRAIN, digests=digests)
     for row in (3, 64, 130):
         samples[row]["uri"] = world.put(f"broken/{row}.png", b"no image")
@@ -69,3 +79,79 @@ def test_a_shard_that_breaks_is_tried_three_times_and_named(world: JobWorld, tmp
     assert "s3cret" not in worker.last.message
     assert len(list(notes.iterdir())) == 3
 
+
+OPTIONS = {
+    "unit steps": InfluenceOptions(),
+    "first order": InfluenceOptions(step=FirstOrderOptions()),
+    "curvature": InfluenceOptions(metric=Metric.KFAC),
+}
+
+
+def scored(world: JobWorld, spec: RankSpec, size: int, cache: str) -> Result:
+    """A job whose scores are cut so; the same cache finds what was kept there."""
+    update = {"score_shard_samples": size, "cache_uri_prefix": world.place.uri(cache)}
+    return world.result(world.run(world.request(spec), settings=SETTINGS.model_copy(update=update)))
+
+
+def tables(result: Result) -> dict[str, bytes]:
+    return {name: result.bytes(name) for name in result.manifest.tables}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("top_k", [3, 1000])
+def test_rankings_are_the_same_bytes_for_every_number_of_score_shards(
+    world: JobWorld, options: str, top_k: int
+) -> None:
+    spec = world.rank_spec(train=700, influence=OPTIONS[options], top_k=top_k)
+    found = [tables(scored(world, spec, size, f"cache-{size}")) for size in (1, 300, 10_000)]
+    assert found[0] == found[2]
+    assert found[1] == found[2]
+    kept = [info.uri for info in world.store.list(world.place.uri("cache-1/scores/"))]
+    assert len(kept) == (0 if options == "curvature" else 3)  # in tiles of 256 samples
+    assert not list(world.store.list(world.place.uri("cache-10000/scores/")))
+
+
+def test_a_loss_with_a_bank_of_all_samples_is_scored_in_one_piece(world: JobWorld) -> None:
+    model = world.bundle(loss=PmlSettings(class_="ContrastiveLoss"), drop=["proxies"])
+    spec = world.rank_spec(train=300, model=model, top_k=3)
+    assert tables(scored(world, spec, 1, "one")) == tables(scored(world, spec, 10_000, "other"))
+
+
+def skipped(world: JobWorld) -> int:
+    """Shards that the last job found done."""
+    told = [message for message in world.sent if isinstance(message, TotalsMessage)]
+    return told[-1].shard_attempts.get("skipped", 0)
+
+
+def test_scores_that_were_kept_are_used_and_damaged_ones_are_not(world: JobWorld) -> None:
+    spec = world.rank_spec(train=700, top_k=3)
+    first = tables(scored(world, spec, 1, "cache"))
+    assert skipped(world) == 0
+    assert tables(scored(world, spec, 1, "cache")) == first
+    assert skipped(world) == 3
+    kept = sorted(info.uri for info in world.store.list(world.place.uri("cache/scores/")))
+    data = bytearray(world.store.read(kept[0], max_bytes=1 << 20))
+    data[-1] ^= 1
+    world.store.put(kept[0], bytes(data))
+    world.store.put(kept[1], b"no scores")
+    assert tables(scored(world, spec, 1, "cache")) == first
+    assert skipped(world) == 1
+    assert tables(scored(world, spec, 1, "cache")) == first
+    assert skipped(world) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"top_k": 4},
+        {"influence": InfluenceOptions(step=UnitStepsOptions(radius=0.1))},
+        {"queries": QuerySelection(max_queries=2)},
+        {"run": RunOptions(seed=1)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_scores_of_other_options_are_others(world: JobWorld, change: dict[str, Any]) -> None:
+    spec = world.rank_spec(train=300, top_k=3)
+    scored(world, spec, 1, "cache")
+    scored(world, spec.model_copy(update=change), 1, "cache")
+    assert skipped(world) == 0

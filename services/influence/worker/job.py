@@ -45,3 +45,8 @@ class Job:
     def cache_folder(self) -> str:
         """URI of the folder under which features of all models are kept."""
         return f"{self.cache_uri}/features"
+
+    @property
+    def scores_folder(self) -> str:
+        """URI of the folder under which scores of large jobs are kept."""
+        return f"{self.cache_folder.removesuffix('/features')}/scores"

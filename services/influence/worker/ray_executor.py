@@ -74,7 +74,7 @@ class _Map:
     ) -> None:
         self._job, self._totals = place.job, place.job.totals
         self._in_flight = place.job.settings.shards_in_flight
-        self._function = function
+        self._function = ray.put(function)  # what it is bound to travels once
         self._context = ray.put(_context(place))
         self._known = ray.put(known)
         self._task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(work_on_shard)

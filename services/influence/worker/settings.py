@@ -24,6 +24,8 @@ class WorkerSettings(EmbeddingConnection):
     """Features lie under `<prefix>/features/`. None: under `<output_uri_prefix>/cache/features/` of the job."""
     cache_shard_samples: int = Field(default=1024, ge=1, le=65_536)
     """Samples in one stored shard of features."""
+    score_shard_samples: int = Field(default=262_144, ge=1)
+    """Training samples in one shard of scores; a job of more keeps the scores of each, and can give it to a cluster."""
     memory_budget_bytes: int | None = Field(default=None, ge=1)
     """What a job may use. None: what the machine, the control group and `ulimit -v` leave."""
     read_threads: int = Field(default=8, ge=1, le=256)
