@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,16 @@ from services.client.embeddings import ByImage
 from services.client.errors import PermissionDenied, Unauthenticated
 from services.common.errors import ServiceError
 from services.embedding.access import RULES
+from services.influence.embedding_connection import EmbeddingConnection
+from services.influence.messages import FailedMessage, SucceededMessage
+from services.influence.spec import Artifact, JobRequest, RelabelSpec, RunOptions
 from services.influence.worker.index_neighbors import IndexNeighbors
 from tests.embedding_server import EmbeddingProcess, refusal_of, running_embedding
 from tests.onnx_bundles import png, write_bundle
 from tests.pki import credentials_of
 from tests.secured import Secured, bearer
 from tests.stores import local_place
+from tests.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,3 +210,43 @@ def test_no_line_of_the_log_has_a_token(world: World) -> None:
     text = world.server.log.read_text()
     assert token not in text
     assert "Bearer eif_" not in text
+
+
+def test_a_relabel_job_searches_an_index_over_tls_in_the_name_of_the_influence_service(
+    world: World, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(world.secured.token("influence"))
+    connection = EmbeddingConnection(
+        embedding_target=world.server.address,
+        embedding_ca_file=world.secured.authority.certificate,
+        embedding_token_file=token,
+    )
+    manifest = world.place.uri("mine/list.jsonl")
+    world.grant(*VERBS)
+    with world.client("operator") as client:
+        client.load_model("relabel", uri=world.place.uri("mine/onnx"))
+        index = client.create_index("relabel", model="relabel", manifest=manifest, max_quarantined_fraction=0.5)
+        client.wait_index(index)
+    spec = RelabelSpec(
+        train_manifest=Artifact(uri=manifest), knn_index=index.name, run=RunOptions(max_quarantined_fraction=0.5)
+    )
+    for verbs, expected in ((("search",), SucceededMessage), (("read",), FailedMessage)):
+        world.grant(*verbs)
+        request = JobRequest(
+            name="projects/p/influenceJobs/j",
+            uid=str(uuid.uuid4()),
+            attempt=1,
+            spec=spec,
+            output_uri_prefix=world.place.uri("results"),
+            places=(world.place.uri("mine/"),),
+        )
+        environ = connection.embedding_environ("EIF_INFLUENCE_")
+        folder = tmp_path / request.uid
+        with WorkerProcess(folder, request, world.place.settings, environ=environ) as worker:
+            assert worker.wait() == 0, worker.log()
+            assert token.read_text() not in worker.log()
+        assert isinstance(worker.last, expected), worker.last
+    assert isinstance(worker.last, FailedMessage)
+    assert worker.last.reason == "ACCESS_DENIED"
+    assert "search in project p is not granted to token:influence" in worker.last.message

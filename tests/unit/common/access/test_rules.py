@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from google.api import field_behavior_pb2, resource_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.common.access.rules import NamedResource, Use, Verb, project_of
 from services.common.errors import ServiceError
+from services.common.names import parse_parent
 from services.embedding.access import RULES as EMBEDDING_RULES
+from services.embedding.names import INDEXES, MODELS, parse_name
 from services.influence.access import RULES as INFLUENCE_RULES
+from services.influence.names import parse_job_name
 
 RULES = {**INFLUENCE_RULES, **EMBEDDING_RULES}
 SERVICES = [
@@ -141,3 +147,27 @@ def test_a_name_without_a_project_is_refused(name: str) -> None:
     with pytest.raises(ServiceError, match=r"^name: ") as caught:
         project_of(NamedResource(field="name", name=name, verb=Verb.READ))
     assert caught.value.reason == "ARGUMENT_INVALID"
+
+
+@given(
+    st.one_of(
+        st.from_regex(r"projects/[a-zA-Z0-9/.-]{0,20}/(influenceJobs|models|indexes)/[a-z0-9/.-]{0,10}"),
+        st.from_regex(r"projects/[a-z][a-z0-9-]{0,5}[a-z0-9]/influenceJobs/[a-z]{1,5}", fullmatch=True),
+        st.text(max_size=60),
+    )
+)
+def test_whoever_is_let_through_for_a_project_reaches_that_project(name: str) -> None:
+    """Whatever name a servicer takes, the project that it sees is the one that was looked at."""
+    try:
+        looked_at = project_of(NamedResource(field="name", name=name, verb=Verb.READ))
+    except ServiceError:
+        looked_at = ""
+    parsers: tuple[Callable[[], str], ...] = (
+        lambda: parse_job_name(name).project,
+        lambda: parse_name(name, MODELS).project,
+        lambda: parse_name(name, INDEXES).project,
+        lambda: parse_parent(name),
+    )
+    for parse in parsers:
+        with suppress(ServiceError):
+            assert parse() == looked_at
