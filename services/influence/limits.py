@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from services.common.errors import ServiceError
 from services.influence.messages import Message, ProgressMessage
 from services.influence.process_memory import can_be_measured, session_bytes
+
+_LOOKING = ThreadPoolExecutor(1, thread_name_prefix="job-memory")
+"""Of its own: a store that hangs may hold up every other thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Watch:
     async def breach(self) -> Breach:
         """Return once a limit is broken; where none is, wait for ever."""
         while True:
-            found = self.out_of_time() or self.stalled() or await asyncio.to_thread(self._out_of_memory)
+            found = self.out_of_time() or self.stalled() or await self._out_of_memory()
             if found is not None:
                 return found
             await asyncio.sleep(self._limits.poll_s)
@@ -112,9 +116,12 @@ class Watch:
             again=True,
         )
 
-    def _out_of_memory(self) -> Breach | None:
+    async def _out_of_memory(self) -> Breach | None:
         limit = self._limits.memory_bytes
-        if limit is None or (used := session_bytes(self._session)) <= limit:
+        if limit is None:
+            return None
+        used = await asyncio.get_running_loop().run_in_executor(_LOOKING, session_bytes, self._session)
+        if used <= limit:
             return None
         return Breach(
             reason="OUT_OF_MEMORY",

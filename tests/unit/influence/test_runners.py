@@ -36,6 +36,15 @@ def test_jobs_run_here_unless_a_cluster_is_set(tmp_path: Path) -> None:
     assert isinstance(open_runner(on_cluster, STORAGE, {}, store=store), RayRunner)
 
 
+def test_a_memory_limit_is_the_budget_of_estimates_unless_there_is_another(tmp_path: Path) -> None:
+    store, limited = open_store(StorageSettings()), settings(tmp_path, max_job_memory_bytes=1 << 30)
+    name = "EIF_INFLUENCE_MEMORY_BUDGET_BYTES"
+    for environ, expected in (({}, str(1 << 30)), ({name: "5"}, "5")):
+        runner = open_runner(limited, STORAGE, environ, store=store)
+        assert isinstance(runner, LocalRunner)
+        assert runner._environ[name] == expected
+
+
 def test_a_cluster_without_ray_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "find_spec", lambda _: None)
     with pytest.raises(ServiceError, match="extra `ray`") as caught:
