@@ -20,11 +20,11 @@ from services.influence.sql_leases import claim_next, look, renew, require, sett
 from services.influence.sql_queue import refuse_without_room
 from services.influence.sql_rows import ACTIVE, count_jobs, find_job, job_values, read_jobs, read_row, select_jobs
 from services.influence.sql_summary import summarize
-from services.influence.sql_transactions import Transactions, translated
+from services.influence.sql_transactions import Transactions, Turn, translated
 
 
 class SqlJobStore:
-    """JobStore on an engine whose transactions are serializable and durable."""
+    """JobStore on an engine of `sqlite.py` or `postgres.py`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.shared = engine.dialect.name != "sqlite"
@@ -45,7 +45,7 @@ class SqlJobStore:
                 connection.execute(sa.insert(REQUESTS), _request_row(request, job))
             return job
 
-        return self._transactions.run(work)
+        return self._transactions.run(work, turn=Turn.CREATE)
 
     def check_room(self, job: Job, *, max_pending: int, max_pending_per_project: int = 0) -> None:
         def work(connection: sa.Connection) -> None:
@@ -135,7 +135,7 @@ class SqlJobStore:
                 besides=besides,
             )
 
-        return self._transactions.run(work) if self._any([JobState.PENDING.value]) else None
+        return self._transactions.run(work, turn=Turn.CLAIM) if self._any([JobState.PENDING.value]) else None
 
     def take_over(self, owner: str, *, lease_s: float, besides: Collection[str] = ()) -> Claim | None:
         def work(connection: sa.Connection) -> Claim | None:

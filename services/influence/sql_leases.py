@@ -1,4 +1,8 @@
-"""Claims and leases in SQL. Every function works inside of a transaction of its caller."""
+"""Claims and leases in SQL. Every function works inside of a transaction of its caller.
+
+On PostgreSQL rows are locked, always the job before its lease, so that of two servers one waits and then sees what the
+other has done. On SQLite there is one transaction that writes at a time.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,10 @@ def claim_next(
     job = replace(start(waiting, now), version=waiting.version + 1)
     values = {**job_values(job), "started_at": DatabaseSeconds()}
     connection.execute(sa.update(JOBS).where(JOBS.c.uid == job.uid).values(**values))
-    return Claim(job=job, lease=_grant(connection, job, owner, lease_s))
+    lease = _grant(connection, job, owner, lease_s, only_if=LEASES.c.owner.is_(None))
+    if lease is None:
+        raise RuntimeError(f"{job.name} was waiting, and yet somebody held it")
+    return Claim(job=job, lease=lease)
 
 
 def take_abandoned(connection: sa.Connection, owner: str, *, lease_s: float, besides: Collection[str]) -> Claim | None:
@@ -49,14 +56,16 @@ def take_abandoned(connection: sa.Connection, owner: str, *, lease_s: float, bes
     if row is None:
         return None
     job = read_row(row)
-    return Claim(
-        job=job, lease=_grant(connection, job, owner, lease_s), crashed=row.owner is not None and row.owner != owner
-    )
+    lease = _grant(connection, job, owner, lease_s, only_if=abandoned)
+    if lease is None:  # renewed a moment ago
+        return None
+    return Claim(job=job, lease=lease, crashed=row.owner is not None and row.owner != owner)
 
 
 def require(connection: sa.Connection, lease: Lease, job: Job) -> None:
-    """Raise LeaseLost unless this is the newest claim of the job."""
-    held = sa.select(LEASES.c.uid).where(*held_by(lease), LEASES.c.uid == job.uid)
+    """Raise LeaseLost unless this is the newest claim of the job; it stays so to the end of the transaction."""
+    connection.execute(sa.select(JOBS.c.uid).where(JOBS.c.uid == job.uid).with_for_update())
+    held = sa.select(LEASES.c.uid).where(*held_by(lease), LEASES.c.uid == job.uid).with_for_update()
     if connection.execute(held).one_or_none() is None:
         raise LeaseLost(f"{job.name} was claimed again after epoch {lease.epoch}")
 
@@ -105,15 +114,20 @@ def _next_waiting(max_running_per_project: int, besides: Collection[str]) -> sa.
     return query.order_by(running, JOBS.c.position).limit(1).with_for_update(of=JOBS, skip_locked=True)
 
 
-def _grant(connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Lease:
-    known = connection.execute(sa.select(LEASES.c.epoch).where(LEASES.c.uid == job.uid)).scalar_one_or_none()
-    lease = Lease(uid=job.uid, owner=owner, epoch=1 if known is None else known + 1)
-    values = {"owner": owner, "epoch": lease.epoch, "expires": DatabaseSeconds() + lease_s}
-    if known is None:
-        connection.execute(sa.insert(LEASES).values(uid=job.uid, **values))
-    else:
-        connection.execute(sa.update(LEASES).where(LEASES.c.uid == job.uid).values(**values))
-    return lease
+def _grant(
+    connection: sa.Connection, job: Job, owner: str, lease_s: float, *, only_if: sa.ColumnElement[bool]
+) -> Lease | None:
+    """The next lease of a job, if its last one is as it must be."""
+    ours = LEASES.c.uid == job.uid
+    values = {"owner": owner, "expires": DatabaseSeconds() + lease_s}
+    again = sa.update(LEASES).where(ours, only_if).values(epoch=LEASES.c.epoch + 1, **values)
+    epoch = connection.execute(again.returning(LEASES.c.epoch)).scalar_one_or_none()
+    if epoch is None:
+        if connection.execute(sa.select(LEASES.c.uid).where(ours)).one_or_none() is not None:
+            return None
+        epoch = 1
+        connection.execute(sa.insert(LEASES).values(uid=job.uid, epoch=epoch, **values))
+    return Lease(uid=job.uid, owner=owner, epoch=epoch)
 
 
 def _glance(uid: str, version: int, owner: str | None, epoch: int, progress: str | None) -> Glance:

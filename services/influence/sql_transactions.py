@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -22,10 +23,19 @@ _CONFLICTS = frozenset({"40001", "40P01"})
 _EXHAUSTED = "53"
 """Class of the SQLSTATEs for a full disk, too little memory, too many connections."""
 _SHOWN = 300
+_LOCKS = 0x6569_6600_0100
+"""First of the advisory locks of turns on PostgreSQL."""
+
+
+class Turn(IntEnum):
+    """Transactions of which one at a time may count jobs and then change their number. SQLite has only such."""
+
+    CREATE = 1
+    CLAIM = 2
 
 
 class Transactions:
-    """Runs transactions on an engine that makes them serializable and durable."""
+    """Runs transactions on an engine that makes them durable. Each statement sees what was committed before it."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -33,8 +43,13 @@ class Transactions:
         snapshot = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reads: dict[str, Any] = {"reads_only": True, **snapshot}
 
-    def run(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False) -> _T:
+    def run(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False, turn: Turn | None = None) -> _T:
         """Run a transaction; again where others got in its way, which changes nothing.
+
+        Args:
+            work: What is done in it.
+            reads_only: It sees one state of the whole database, and changes nothing.
+            turn: It waits until no other one of the same turn is under way, on any server.
 
         Raises:
             ServiceError: RESOURCE_PROBLEM, JOB_TABLE_UNAVAILABLE.
@@ -46,6 +61,8 @@ class Transactions:
                 self._engine.connect().execution_options(**(self._reads if reads_only else {})) as connection,
                 connection.begin(),
             ):
+                if turn is not None and connection.dialect.name == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS + turn)))
                 return work(connection)
             time.sleep(random.uniform(0.001, 0.02))
         raise ServiceError("RESOURCE_PROBLEM", "too many others change the job table now; nothing was changed")

@@ -345,3 +345,28 @@ def test_a_database_of_the_version_before_is_brought_up_to_date(tmp_path: Path) 
     ]
     assert claimed(store).job.uid == listed["waits"].uid
     store.close()
+
+
+def test_servers_that_all_work_at_once_do_not_refuse_each_other(
+    store: JobStore, reopen: Callable[[], JobStore]
+) -> None:
+    servers, rounds = [store, reopen(), reopen()], 8
+    ended: list[str] = []
+
+    def make(number: int) -> int:
+        create(servers[number % 3], *(f"a{number}-{each}" for each in range(rounds)), project=f"p{number}")
+        return rounds
+
+    def work(number: int) -> None:
+        server, deadline = servers[number % 3], time.monotonic() + 60
+        while len(ended) < 6 * rounds and time.monotonic() < deadline:
+            if (found := claim(server, f"server-{number}", max_running_per_project=3)) is not None:
+                assert server.renew({found.lease: NOTE}, lease_s=LONG_S) == frozenset()
+                server.replace(jobs.succeed(found.job, make_output(found.job), T1), lease=found.lease)
+                ended.append(found.job.uid)
+
+    with ThreadPoolExecutor(9) as pool:
+        workers, makers = [pool.submit(work, number) for number in range(3)], pool.map(make, range(6))
+        assert sum(makers) == 6 * rounds
+    assert [worker.result() for worker in workers] == [None] * 3
+    assert len(set(ended)) == len(ended) == 6 * rounds
