@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 class CallLimit(grpc.aio.ServerInterceptor):
     """Refuses calls beyond a number with TOO_MANY_CALLS, before their request is read.
 
-    Streams wait most of their time, so they are counted apart. Health checks are not counted: a server that is busy is
-    not to be restarted for it.
+    Streams wait most of their time, so they are counted apart; those of health and reflection too, which everybody may
+    open. Health checks are not counted: a server that is busy is not to be restarted for it.
 
     Args:
         max_calls: Calls with one answer.
-        max_streams: Calls with a stream of answers.
+        max_streams: Calls with a stream of answers; as many again of those that are open to everybody.
         domain: Of ErrorInfo.
     """
 
     def __init__(self, *, max_calls: int, max_streams: int, domain: str) -> None:
-        self._most = {False: max_calls, True: max_streams}
-        self._running = {False: 0, True: 0}
+        self._calls = _Counter("calls", max_calls)
+        self._streams, self._open_streams = _Counter("streams", max_streams), _Counter("streams", max_streams)
         self._domain = domain
 
     async def intercept_service(
@@ -39,32 +40,46 @@ class CallLimit(grpc.aio.ServerInterceptor):
     ) -> Any:  # noqa: ANN401  handlers are generic for the type checker only
         handler: Handler | None = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or is_open(method):
+        counter = None if handler is None else self._counter_of(method, streams=handler.response_streaming)
+        if handler is None or counter is None:
             return handler
-        streams = handler.response_streaming
-        if self._is_full(streams=streams):
-            return refusing(handler, self._refusal(streams=streams), method=method, domain=self._domain)
+        if counter.is_full:
+            return refusing(handler, counter.refusal(), method=method, domain=self._domain)
 
         @contextmanager
         def counted(_request: object, _context: Context) -> Iterator[None]:
-            if self._is_full(streams=streams):  # others came while the request was read
-                raise self._refusal(streams=streams)
-            self._running[streams] += 1
+            if counter.is_full:  # others came while the request was read
+                raise counter.refusal()
+            counter.running += 1
             try:
                 yield
             finally:
-                self._running[streams] -= 1
+                counter.running -= 1
 
         return guarded(handler, counted, method=method, domain=self._domain)
 
-    def _is_full(self, *, streams: bool) -> bool:
-        return self._running[streams] >= self._most[streams]
+    def _counter_of(self, method: str, *, streams: bool) -> _Counter | None:
+        if is_open(method):
+            return self._open_streams if streams else None
+        return self._streams if streams else self._calls
 
-    def _refusal(self, *, streams: bool) -> ServiceError:
-        what = "streams" if streams else "calls"
+
+@dataclass
+class _Counter:
+    """Calls of one kind."""
+
+    what: str
+    most: int
+    running: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.running >= self.most
+
+    def refusal(self) -> ServiceError:
         return ServiceError(
             "TOO_MANY_CALLS",
-            f"this server has {self._most[streams]} {what} in work, as many as it takes; send again after the delay of "
-            f"RetryInfo, or have the setting MAX_{what.upper()} raised",
-            limit=self._most[streams],
+            f"this server has {self.most} {self.what} in work, as many as it takes; send again after the delay of "
+            f"RetryInfo, or have the setting MAX_{self.what.upper()} raised",
+            limit=self.most,
         )

@@ -38,7 +38,7 @@ class ServerSettings(BaseSettings):
     max_calls: int = Field(default=512, ge=1, le=100_000)
     """Calls in work; the next ones are refused with TOO_MANY_CALLS. Streams and health checks are not among them."""
     max_streams: int = Field(default=4096, ge=1, le=100_000)
-    """Streams in work; the next ones are refused with TOO_MANY_CALLS."""
+    """Streams in work; the next ones are refused with TOO_MANY_CALLS. As many again of health and reflection."""
     max_connections: int = Field(default=4096, ge=1, le=100_000)
     """Open connections; the next ones are closed. At most three quarters of the files that the process may open."""
     max_connection_age_s: float = Field(default=600.0, ge=1)
