@@ -21,6 +21,7 @@ from tests.influence_app import (
     Change,
     Influence,
     refusal,
+    refusal_of,
     running_influence,
 )
 
@@ -171,6 +172,23 @@ async def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
             assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
             assert refused.details["RetryInfo"].retry_delay.seconds > 0
             assert refused.metadata == {"pending": "2", "limit": "2", "retry_after_s": "5.0"}
+
+
+async def test_a_project_has_its_own_limit(tmp_path: Path) -> None:
+    async with running_influence(tmp_path, max_pending_jobs_per_project=1) as influence:
+        running = await influence.create(influence.rank_job(FOREVER))
+        await influence.until(running, job_pb2.JOB_STATE_RUNNING)
+        await influence.create(influence.rank_job(FOREVER))
+        call = influence.create(influence.rank_job(FOREVER))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        refused = refusal_of(caught.value)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        assert (refused.metadata["project"], refused.metadata["limit"]) == ("p", "1")
+        trailers = dict(caught.value.trailing_metadata())
+        assert trailers["grpc-retry-pushback-ms"] == str(refused.details["RetryInfo"].retry_delay.ToMilliseconds())
+        other = service_pb2.CreateInfluenceJobRequest(parent="projects/q", influence_job=influence.rank_job(FOREVER))
+        assert (await influence.stub.CreateInfluenceJob(other)).state == job_pb2.JOB_STATE_PENDING
 
 
 async def test_jobs_start_in_the_order_in_which_they_came(influence: Influence) -> None:

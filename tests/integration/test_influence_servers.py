@@ -125,6 +125,27 @@ def test_a_waiting_job_is_cancelled_and_deleted_by_any_server(servers: Servers) 
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
+def end_of(watching: Iterator[job_pb2.InfluenceJob]) -> object:
+    """The last state that a watch tells, or the status with which it fails."""
+    try:
+        return list(watching)[-1].state
+    except grpc.RpcError as error:
+        return error.code()
+
+
+def test_a_watch_of_a_job_that_another_server_deletes_ends(servers: Servers) -> None:
+    one = servers.start("a")
+    running = one.create(servers.job(FOREVER, train="forever.jsonl"))
+    until(lambda: one.get(running).state == job_pb2.JOB_STATE_RUNNING)
+    waiting = one.create(servers.job(FOREVER, train="forever.jsonl"))
+    watching = one.watch(waiting)
+    assert next(watching).state == job_pb2.JOB_STATE_PENDING
+    other = servers.start("b", EIF_INFLUENCE_MAX_RUNNING_JOBS_PER_PROJECT="1")
+    other.cancel(waiting)
+    other.stub.DeleteInfluenceJob(service_pb2.DeleteInfluenceJobRequest(name=waiting.name))
+    assert end_of(watching) in {CANCELLED, grpc.StatusCode.NOT_FOUND}, "the former if it was seen between the two"
+
+
 def test_results_are_read_and_deleted_from_any_server(servers: Servers) -> None:
     owner = servers.start("a")
     ended = owner.ended(owner.create(servers.job(servers.succeed("what a table holds"))))

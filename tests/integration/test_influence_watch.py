@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from eif.influence.v1 import influence_service_pb2 as service_pb2
 from eif.influence.v1 import job_pb2
 
 from services.influence.board import MIN_INTERVAL_S
+from services.influence.job import Job
+from services.influence.sql_job_store import SqlJobStore
 from tests.influence_app import (
     FOREVER,
     SUCCEED,
@@ -86,6 +90,27 @@ async def test_a_quiet_job_sends_heartbeats(tmp_path: Path) -> None:
         events = influence.events(created)
         assert [(await anext(events)).heartbeat for _ in range(4)] == [False, True, True, True]
         await events.aclose()
+
+
+async def test_a_watch_of_a_job_that_runs_here_asks_nothing_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_influence(tmp_path, heartbeat_s=0.05) as influence:
+        created = await influence.create(influence.rank_job(FOREVER))
+        await influence.until(created, job_pb2.JOB_STATE_RUNNING)
+        asked: list[str] = []
+        get = SqlJobStore.get
+
+        def counted(store: SqlJobStore, name: str) -> Job:
+            asked.append(name)
+            return get(store, name)
+
+        monkeypatch.setattr(SqlJobStore, "get", counted)
+        async with aclosing(influence.events(created)) as events:
+            await anext(events)
+            begun = len(asked)
+            assert [(await anext(events)).heartbeat for _ in range(20)] == [True] * 20
+        assert asked[begun:] == []
 
 
 async def test_many_watch_one_job(influence: Influence) -> None:
