@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,7 @@ class Scheduler:
         claim = await self._ledger.take_over(self._owner, lease_s=self._quotas.lease_s, besides=set(self._runs))
         if claim is not None:
             self._abandoned.add(claim.job.uid)
-            self._hold(claim, asked_at, self._settle_abandoned(claim))
+            self._hold(claim, asked_at, self._settle_abandoned)
         return claim is not None
 
     async def _claim_waiting(self) -> bool:
@@ -147,10 +147,10 @@ class Scheduler:
             besides=set(self._runs),
         )
         if claim is not None:
-            self._hold(claim, asked_at, self._run(claim))
+            self._hold(claim, asked_at, self._run)
         return claim is not None
 
-    def _hold(self, claim: Claim, asked_at: float, work: Coroutine[None, None, None]) -> None:
+    def _hold(self, claim: Claim, asked_at: float, work: Callable[[Claim], Awaitable[None]]) -> None:
         """Do the work on a job for as long as its lease is ours."""
         uid = claim.job.uid
         task = self._runs[uid] = asyncio.create_task(self._to_the_end(claim, work))
@@ -159,10 +159,10 @@ class Scheduler:
         )
         self._ledger.board.hold(claim.job)
 
-    async def _to_the_end(self, claim: Claim, work: Coroutine[None, None, None]) -> None:
+    async def _to_the_end(self, claim: Claim, work: Callable[[Claim], Awaitable[None]]) -> None:
         job = claim.job
         try:
-            await work
+            await work(claim)
         except OSError as error:
             what = f"the job process could not be started: {error}"
             await self._settlement.fail(claim, ServiceError("RESOURCE_PROBLEM", what))

@@ -70,7 +70,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 @asynccontextmanager
-async def scheduled(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Scheduler, EndlessRunner]]:
+async def scheduled(tmp_path: Path, *, start: bool = True) -> AsyncIterator[tuple[Ledger, Scheduler, EndlessRunner]]:
     ledger = Ledger(SqlJobStore(sqlite_engine(tmp_path / "jobs.sqlite")), Board())
     runner = EndlessRunner()
     scheduler = Scheduler(
@@ -81,7 +81,8 @@ async def scheduled(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Scheduler, En
         owner="this-server",
         quotas=Quotas(),
     )
-    await scheduler.start()
+    if start:
+        await scheduler.start()
     yield ledger, scheduler, runner
     await asyncio.wait_for(scheduler.stop(), 20)
     ledger.close()
@@ -141,4 +142,37 @@ async def test_a_folder_that_cannot_be_made_fails_the_job_with_a_reason(tmp_path
         assert error is not None
         assert error.reason == "RESOURCE_PROBLEM"
         assert "could not be started" in error.message
+        assert runner.started == []
+
+
+async def abandoned(ledger: Ledger, tmp_path: Path, *, owner: str, crashes: int = 0) -> Job:
+    """A job that a server has left in the middle."""
+    job = make_job(output_uri_prefix=f"file://{tmp_path}/out", crashes=crashes)
+    await ledger.create(job, request=None, max_pending=9)
+    claim = await ledger.claim(
+        owner, lease_s=3600 if owner == "this-server" else 0.0, besides=(), max_running_per_project=0
+    )
+    assert claim is not None
+    return claim.job
+
+
+@pytest.mark.parametrize(("owner", "crashes"), [("this-server", 0), ("another", 1)])
+async def test_what_a_server_has_left_is_run_again(tmp_path: Path, owner: str, crashes: int) -> None:
+    async with scheduled(tmp_path, start=False) as (ledger, scheduler, runner):
+        job = await abandoned(ledger, tmp_path, owner=owner)
+        await scheduler.start()
+        await eventually(lambda: len(runner.started) == 1)
+        again = await ledger.get(job.name)
+        assert (again.state, again.attempt, again.crashes) == (JobState.RUNNING, 2, crashes)
+
+
+async def test_the_last_run_that_may_be_lost_fails_the_job(tmp_path: Path) -> None:
+    async with scheduled(tmp_path, start=False) as (ledger, scheduler, runner):
+        job = await abandoned(ledger, tmp_path, owner="another", crashes=2)
+        with ledger.board.watch(job.uid) as notice:
+            await scheduler.start()
+            await eventually(lambda: notice.job is not None and notice.job.state is JobState.FAILED)
+        error = (await ledger.get(job.name)).error
+        assert error is not None
+        assert (error.reason, "the last of 3 runs" in error.message) == ("WORKER_CRASHED", True)
         assert runner.started == []
