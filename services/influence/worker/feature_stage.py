@@ -48,6 +48,4 @@ def run_features(
             found.append(extractor.extract(split, lambda done, before=before: report(before + done, total)))  # type: ignore[misc]  # mypy sees no type for a lambda's default
             before += len(split)
         report(total, total)
-    figures = FeatureFigures(hits=sum(each.hits for each in found), misses=sum(each.misses for each in found))
-    job.totals.features(hits=figures.hits, misses=figures.misses)
-    return found, figures
+    return found, FeatureFigures(hits=sum(each.hits for each in found), misses=sum(each.misses for each in found))

@@ -95,6 +95,7 @@ class FeatureExtractor:
             places = self._cache.find(split.digests()[rows])
             rows, places = rows[places >= 0], places[places >= 0]
             x_NF[rows] = self._cache.read(places)
+            self._job.totals.features(hits=len(rows), misses=0)
             done += len(rows)
             report(done)
             yield rows
@@ -132,6 +133,7 @@ class FeatureExtractor:
         run.digest_NB[found.rows] = found.digest_NB
         run.done_N[found.rows] = True
         run.misses += len(new)
+        self._job.totals.features(hits=len(old), misses=len(new))
 
 
 class _Run:
