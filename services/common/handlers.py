@@ -49,7 +49,7 @@ def refusing(handler: Handler, error: EifError, *, method: str, domain: str) -> 
             raise error
 
     if handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse)  # type: ignore[arg-type]  # a coroutine that writes
+        return grpc.stream_stream_rpc_method_handler(refuse)
     return grpc.stream_unary_rpc_method_handler(refuse)
 
 
