@@ -87,7 +87,7 @@ class OpsServer:
                 await self._answer(reader, writer)
                 writer.close()
                 await writer.wait_closed()
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.transport.abort()

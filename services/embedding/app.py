@@ -58,6 +58,7 @@ class EmbeddingApp:
         metrics = metrics or EmbeddingMetrics()
         state = settings.state_dir.absolute()
         self.stopping = asyncio.Event()
+        self._checking: asyncio.Task[str | None] | None = None
         provider = choose_provider(settings.device)
         image_limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
         self._image_threads = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="images")
@@ -107,12 +108,15 @@ class EmbeddingApp:
         self._indexes.start()
 
     async def check_state(self) -> str | None:
-        """What is wrong with the file that keeps models and indexes."""
+        """What is wrong with the file that keeps models and indexes; asked once at a time, however often this is."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(asyncio.to_thread(self._fault))
+        done, _ = await asyncio.wait({self._checking}, timeout=STATE_PATIENCE_S)
+        return self._checking.result() if done else f"the state file has not answered for {STATE_PATIENCE_S:g} s"
+
+    def _fault(self) -> str | None:
         try:
-            async with asyncio.timeout(STATE_PATIENCE_S):
-                await asyncio.to_thread(self._database.check)
-        except TimeoutError:
-            return f"the state file has not answered for {STATE_PATIENCE_S:g} s"
+            self._database.check()
         except ServiceError as error:
             return f"the state file cannot be used ({error.reason})"
         return None
