@@ -50,6 +50,12 @@ test: setup ## Run the tests
 test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 5 minutes, 2 GB)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/integration/test_ray.py
 
+SOAK_S ?= 300
+SOAK_SEED ?= 0
+.PHONY: robustness
+robustness: setup ## Kill, pause and cut off real servers under traffic, and check the history [SOAK_S=300] [SOAK_SEED=0]
+	@EIF_SOAK_S=$(SOAK_S) EIF_SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/robustness
+
 # --- what a developer runs --------------------------------------------------------------------------------------------
 
 SEEDS ?= 3

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
+from services.influence.deleted import unless_deleted
 from services.influence.job import Job
 from services.influence.ledger import Ledger
 from services.influence.names import invalid, shown
@@ -65,10 +66,14 @@ class JobFiles:
             what = f"{request.offset} is past the end of {shown(request.file)}, which has {entry.bytes} bytes"
             raise invalid("offset", what)
         with closing(self._read(f"{job.folder_uri}/{entry.file}", entry, request.offset)) as parts:
-            while part := await asyncio.to_thread(next, parts, None):
+            while part := await self._next(request.name, parts):
                 if self._stopping.is_set():
                     raise ServiceError("SERVER_STOPPING", f"this server stops; go on at offset {part.offset}")
                 yield part
+
+    async def _next(self, name: str, parts: Iterator[Part]) -> Part | None:
+        async with unless_deleted(self._ledger, name):
+            return await asyncio.to_thread(next, parts, None)
 
     def _read(self, uri: str, entry: FileEntry, offset: int) -> Generator[Part, None, None]:
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.common.errors import ServiceError
+from services.influence.deleted import unless_deleted
 from services.influence.job import Job
 from services.influence.ledger import Ledger
 from services.influence.results import Results, RowPage
@@ -83,9 +84,10 @@ class ResultService:
         if request.page_token:
             offset = read_token(request.page_token, *bound_to, reason="PAGE_TOKEN_INVALID", field="page_token")
         count = min(request.page_size or DEFAULT_ROWS, MAX_ROWS)
-        rows = await asyncio.to_thread(
-            self._results.page, job, request.table, request.query_id, offset=offset, count=count
-        )
+        async with unless_deleted(self._ledger, request.name):
+            rows = await asyncio.to_thread(
+                self._results.page, job, request.table, request.query_id, offset=offset, count=count
+            )
         return Page(rows=rows, offset=offset, bound_to=bound_to)
 
     async def chunks(self, request: StreamRequest) -> AsyncGenerator[tuple[RankedChunk, str], None]:
@@ -95,7 +97,8 @@ class ResultService:
             ServiceError: JOB_NOT_FOUND, RESUME_TOKEN_INVALID, SERVER_STOPPING, and those of Results.ranking.
         """
         job = await self._ledger.get(request.name)
-        ranking = await asyncio.to_thread(self._results.ranking, job, request.query_id)
+        async with unless_deleted(self._ledger, request.name):  # once open, a table stays readable
+            ranking = await asyncio.to_thread(self._results.ranking, job, request.query_id)
         from services.influence.stream import read_chunks
 
         bound_to = _bound_to(job, request, ranking.query_id)

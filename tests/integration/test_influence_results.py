@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -353,3 +354,13 @@ class TestWhatIsRefused:
             assert (refused.code, refused.reason) == (grpc.StatusCode.DATA_LOSS, "RESULT_CORRUPT")
             assert "ranking.parquet" in refused.message
         assert (await page(influence, ranked, table=results_pb2.RESULT_TABLE_PAIRS)).total_rows == 3
+
+    async def test_a_job_that_is_deleted_while_it_is_read_is_not_found(self, influence: Influence, ranked: str) -> None:
+        job = await influence.get(job_pb2.InfluenceJob(name=ranked))
+        folder = influence.root / "results" / job.uid
+        shutil.rmtree(folder / "attempt-1")  # as a delete does first
+        reads = [asyncio.create_task(refusal(call)) for call in (chunks_of(influence, ranked), page(influence, ranked))]
+        done, _ = await asyncio.wait(reads, timeout=0.2)
+        assert not done
+        await influence.delete(job)
+        assert [(await read).reason for read in reads] == ["JOB_NOT_FOUND"] * 2

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from eif_engine.audit_figures import FIGURES
+from services.influence.deleted import unless_deleted
 from services.influence.gate.findings import AuditFindings, ChangePage
 from services.influence.gate.policy import FindingsRule, finding_kinds
 from services.influence.gate.policy_file import AppliedPolicy, read_policy
@@ -86,7 +87,7 @@ class GateService:
         applied = await asyncio.to_thread(read_policy, request.policy)
         audit = await self._audit(request.name, "name")
         baseline = await self._audit(request.baseline, "baseline") if request.baseline else None
-        async with self._turns:
+        async with self._turns, unless_deleted(self._ledger, *filter(None, (request.name, request.baseline))):
             return await asyncio.to_thread(self._evaluate, applied, audit, baseline)
 
     async def compare(self, request: CompareRequest) -> ComparePage:
@@ -98,7 +99,7 @@ class GateService:
         offset = 0
         if request.page_token:
             offset = read_token(request.page_token, *bound_to, reason="PAGE_TOKEN_INVALID", field="page_token")
-        async with self._turns:
+        async with self._turns, unless_deleted(self._ledger, request.name, request.baseline):
             page = await asyncio.to_thread(
                 self._findings.page,
                 audit,

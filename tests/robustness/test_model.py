@@ -1,0 +1,74 @@
+"""The model has nothing against a good history, and finds each fault that is planted in one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.robustness.history import OK, Event, Operation, Plan
+from tests.robustness.model import violations
+
+ROWS = "digest"
+
+
+def event(operation: Operation, begun: float, **fields: Any) -> Event:
+    values = {"outcome": OK, "name": "a", "uid": "1"} | fields
+    return Event(operation=operation, begun=begun, ended=begun + 0.5, **values)
+
+
+def created(begun: float = 0, **fields: Any) -> Event:
+    return event(Operation.CREATE, begun, **({"state": "PENDING", "plan": Plan.SUCCEED, "request_id": "r"} | fields))
+
+
+def got(begun: float, state: str = "", **fields: Any) -> Event:
+    return event(Operation.GET, begun, state=state, **fields)
+
+
+NOT_FOUND = {"outcome": "NOT_FOUND", "reason": "JOB_NOT_FOUND", "uid": "", "state": ""}
+GOOD = (
+    created(),
+    created(1),
+    got(2, "RUNNING"),
+    event(Operation.WATCH, 3, outcome="UNAVAILABLE", uid=""),
+    got(4, "SUCCEEDED"),
+    event(Operation.STREAM, 5, rows=ROWS, uid=""),
+    got(6, "SUCCEEDED"),
+    created(7, name="b", uid="2", request_id="s", plan=Plan.FAIL),
+    event(Operation.CANCEL, 8, name="b", uid="2", state="CANCELLING"),
+    got(9, "CANCELLED", name="b", uid="2"),
+    event(Operation.DELETE, 10, name="b", uid=""),
+    replace(got(11, name="b"), **NOT_FOUND),
+)
+FAULTS: dict[str, tuple[str, tuple[Event, ...]]] = {
+    "lost": ("kept", (*GOOD, replace(got(12), **NOT_FOUND))),
+    "never looked at": ("kept", (created(),)),
+    "still running": ("kept", (created(), got(1, "RUNNING"))),
+    "gone before its delete": ("kept", (created(), replace(got(1), **NOT_FOUND), event(Operation.DELETE, 2, uid=""))),
+    "two of one request": ("once", (*GOOD, created(12, name="c", uid="3"), got(13, "SUCCEEDED", name="c", uid="3"))),
+    "back to life": ("terminal", (*GOOD, got(12, "RUNNING"), got(13, "SUCCEEDED"))),
+    "two ends": ("terminal", (*GOOD, got(12, "FAILED"))),
+    "another end than planned": ("planned", (created(), got(1, "FAILED"))),
+    "cancelled by nobody": ("planned", (created(), got(1, "CANCELLED"))),
+    "cancelled before anybody asked": (
+        "planned",
+        (created(), got(1, "CANCELLED"), event(Operation.CANCEL, 2, state="CANCELLED")),
+    ),
+    "other rows": ("rows", (*GOOD, event(Operation.STREAM, 12, rows="other", uid=""))),
+    "an error of the server": (
+        "answers",
+        (*GOOD, got(12, outcome="INTERNAL", reason="INTERNAL"), got(13, "SUCCEEDED")),
+    ),
+}
+
+
+def test_nothing_is_held_against_a_good_history() -> None:
+    assert violations(GOOD, rows=ROWS) == []
+
+
+@pytest.mark.parametrize(("rule", "events"), list(FAULTS.values()), ids=list(FAULTS))
+def test_each_fault_is_found(rule: str, events: tuple[Event, ...]) -> None:
+    found = violations(events, rows=ROWS)
+    assert found
+    assert any(each.startswith(f"{rule}:") for each in found), found
