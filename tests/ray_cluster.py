@@ -13,10 +13,12 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.conftest import REPO
 
@@ -115,6 +117,8 @@ class Cluster:
 @contextmanager
 def ray_cluster(**environ: str) -> Iterator[Cluster]:
     """A cluster with a head, in a folder whose path is short: the one of a socket may have 107 bytes."""
+    if find_spec("ray") is None:
+        pytest.skip("needs Ray, of the extra `ray`, which is not installed")
     folder = Path(tempfile.mkdtemp(prefix="eif-ray-"))
     cluster = Cluster(folder, environ)
     try:

@@ -53,6 +53,7 @@ def test_a_process_that_was_lost_with_its_node_may_run_again() -> None:
 
 def runner_of_nothing(tmp_path: Path, *, patience_s: float) -> tuple[RayRunner, Path]:
     """A runner whose cluster is not there, and the folder of a job."""
+    pytest.importorskip("ray", reason="needs Ray, of the extra `ray`")
     (tmp_path / "store").mkdir()
     place = local_place(tmp_path / "store")
     artifact = Artifact(uri=place.uri("x"))
