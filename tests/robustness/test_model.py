@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +25,10 @@ def got(begun: float, state: str = "", **fields: Any) -> Event:
     return event(Operation.GET, begun, state=state, **fields)
 
 
-NOT_FOUND = {"outcome": "NOT_FOUND", "reason": "JOB_NOT_FOUND", "uid": "", "state": ""}
+def missed(begun: float, **fields: Any) -> Event:
+    return got(begun, outcome="NOT_FOUND", reason="JOB_NOT_FOUND", uid="", **fields)
+
+
 GOOD = (
     created(),
     created(1),
@@ -39,13 +41,13 @@ GOOD = (
     event(Operation.CANCEL, 8, name="b", uid="2", state="CANCELLING"),
     got(9, "CANCELLED", name="b", uid="2"),
     event(Operation.DELETE, 10, name="b", uid=""),
-    replace(got(11, name="b"), **NOT_FOUND),
+    missed(11, name="b"),
 )
 FAULTS: dict[str, tuple[str, tuple[Event, ...]]] = {
-    "lost": ("kept", (*GOOD, replace(got(12), **NOT_FOUND))),
+    "lost": ("kept", (*GOOD, missed(12))),
     "never looked at": ("kept", (created(),)),
     "still running": ("kept", (created(), got(1, "RUNNING"))),
-    "gone before its delete": ("kept", (created(), replace(got(1), **NOT_FOUND), event(Operation.DELETE, 2, uid=""))),
+    "gone before its delete": ("kept", (created(), missed(1), event(Operation.DELETE, 2, uid=""))),
     "two of one request": ("once", (*GOOD, created(12, name="c", uid="3"), got(13, "SUCCEEDED", name="c", uid="3"))),
     "back to life": ("terminal", (*GOOD, got(12, "RUNNING"), got(13, "SUCCEEDED"))),
     "two ends": ("terminal", (*GOOD, got(12, "FAILED"))),
