@@ -93,25 +93,28 @@ class OpsServer:
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body_wanted = True
+        method = "GET"
         try:
             method, path = await read_request(reader)
-            body_wanted = method != "HEAD"
             status, kind, body = await self._page(path)
         except BadRequest as error:
             status, kind, body = error.status, _JSON, _text({"status": "failed", "error": str(error)})
-        except Exception:
-            logger.exception("a request on the ops port failed")
-            status, kind, body = 500, _JSON, _text({"status": "failed", "error": "internal error"})
-        writer.write(_head(status, kind, len(body)) + (body if body_wanted else b""))
+        writer.write(_head(status, kind, len(body)) + (b"" if method == "HEAD" else body))
         await writer.drain()
 
     async def _page(self, path: str) -> tuple[int, str, bytes]:
-        if path == "/metrics":
-            return 200, CONTENT_TYPE, await self._metrics()
-        checks = self._probes.get(path)
-        if checks is None:
+        if path != "/metrics" and path not in self._probes:
             raise BadRequest(404, f"there is {', '.join([*self._probes, '/metrics'])}")
+        try:
+            return await (self._scraped() if path == "/metrics" else self._probed(self._probes[path]))
+        except Exception:
+            logger.exception("a request on the ops port failed")
+            return 500, _JSON, _text({"status": "failed", "error": "internal error"})
+
+    async def _scraped(self) -> tuple[int, str, bytes]:
+        return 200, CONTENT_TYPE, await self._metrics()
+
+    async def _probed(self, checks: Mapping[str, Check]) -> tuple[int, str, bytes]:
         found = {name: await check() for name, check in checks.items()}
         status = 503 if any(found.values()) else 200
         answer = {

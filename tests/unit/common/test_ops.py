@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -126,6 +127,19 @@ async def test_a_check_that_breaks_is_an_internal_error_without_its_text() -> No
         assert page.status == 500
         assert "loop" not in page.body
         assert "internal error" in page.body
+
+
+async def test_who_goes_away_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(State()) as address:
+        for data in (b"", b"GET /livez", b"GET /livez HTTP/1.1\r\nx: y"):
+            host, _, port = address.rpartition(":")
+            with socket.create_connection((host, int(port))) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                client.sendall(data)
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(data)
+        assert (await get(address, "/livez")).status == 200
+    assert not caplog.records
 
 
 async def test_slow_clients_neither_stay_nor_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
