@@ -145,6 +145,25 @@ async def test_calls_do_not_fail_while_certificates_change(authority: Authority,
     assert calls >= 80
 
 
+async def test_a_mounted_secret_that_kubernetes_swaps_counts_for_the_next_connection(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """`tls.crt -> ..data/tls.crt`, and `..data` is one link that is moved."""
+    mount, after = tmp_path / "mount", Authority(tmp_path / "after", "after")
+    for version, pair in (("..one", authority.server("one")), ("..two", after.server("two"))):
+        (mount / version).mkdir(parents=True)
+        pair.certificate.rename(mount / version / "tls.crt")
+        pair.key.rename(mount / version / "tls.key")
+    (mount / "..data").symlink_to("..one")
+    for name in ("tls.crt", "tls.key"):
+        (mount / name).symlink_to(f"..data/{name}")
+    async with tls_server(TlsFiles(certificate=mount / "tls.crt", key=mount / "tls.key")) as running:
+        assert "ssl" in await answer(running, authority.certificate)
+        (mount / "..new").symlink_to("..two")
+        (mount / "..new").rename(mount / "..data")
+        assert "ssl" in await answer(running, after.certificate)
+
+
 async def test_a_new_authority_of_clients_counts_for_new_connections(
     authority: Authority, server: Pair, tmp_path: Path
 ) -> None:
