@@ -36,10 +36,7 @@ def claim_next(
     job = replace(start(waiting, now), version=waiting.version + 1)
     values = {**job_values(job), "started_at": DatabaseSeconds()}
     connection.execute(sa.update(JOBS).where(JOBS.c.uid == job.uid).values(**values))
-    lease = _grant(connection, job, owner, lease_s, only_if=LEASES.c.owner.is_(None))
-    if lease is None:
-        raise RuntimeError(f"{job.name} was waiting, and yet somebody held it")
-    return Claim(job=job, lease=lease)
+    return Claim(job=job, lease=_grant(connection, job, owner, lease_s))
 
 
 def take_abandoned(connection: sa.Connection, owner: str, *, lease_s: float, besides: Collection[str]) -> Claim | None:
@@ -56,9 +53,10 @@ def take_abandoned(connection: sa.Connection, owner: str, *, lease_s: float, bes
     if row is None:
         return None
     job = read_row(row)
-    lease = _grant(connection, job, owner, lease_s, only_if=abandoned)
-    if lease is None:  # renewed a moment ago
+    still = sa.select(abandoned).where(LEASES.c.uid == job.uid).with_for_update()
+    if connection.execute(still).scalar_one_or_none() is False:  # renewed a moment ago
         return None
+    lease = _grant(connection, job, owner, lease_s)
     return Claim(job=job, lease=lease, crashed=row.owner is not None and row.owner != owner)
 
 
@@ -114,17 +112,12 @@ def _next_waiting(max_running_per_project: int, besides: Collection[str]) -> sa.
     return query.order_by(running, JOBS.c.position).limit(1).with_for_update(of=JOBS, skip_locked=True)
 
 
-def _grant(
-    connection: sa.Connection, job: Job, owner: str, lease_s: float, *, only_if: sa.ColumnElement[bool]
-) -> Lease | None:
-    """The next lease of a job, if its last one is as it must be."""
-    ours = LEASES.c.uid == job.uid
+def _grant(connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Lease:
+    """The next lease of a job, whose row is locked."""
     values = {"owner": owner, "expires": DatabaseSeconds() + lease_s}
-    again = sa.update(LEASES).where(ours, only_if).values(epoch=LEASES.c.epoch + 1, **values)
+    again = sa.update(LEASES).where(LEASES.c.uid == job.uid).values(epoch=LEASES.c.epoch + 1, **values)
     epoch = connection.execute(again.returning(LEASES.c.epoch)).scalar_one_or_none()
     if epoch is None:
-        if connection.execute(sa.select(LEASES.c.uid).where(ours)).one_or_none() is not None:
-            return None
         epoch = 1
         connection.execute(sa.insert(LEASES).values(uid=job.uid, epoch=epoch, **values))
     return Lease(uid=job.uid, owner=owner, epoch=epoch)

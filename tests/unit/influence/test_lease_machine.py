@@ -52,7 +52,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.engine = sqlite_engine(Path(self.folder.name) / "jobs.sqlite")
         self.store = SqlJobStore(self.engine)
-        made = [self.store.create(make_job(name), request=None, max_pending=9) for name in ("one", "two")]
+        made = [self.store.create(make_job(name, uid=name), request=None, max_pending=9) for name in ("one", "two")]
         self.names = {job.uid: job.name for job in made}
         self.models = {job.uid: Model() for job in made}
 
