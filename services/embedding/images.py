@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,11 @@ class ImageLoader:
                 errors of the store.
         """
         loop = asyncio.get_running_loop()
-        loading = [loop.run_in_executor(self._executor, self._load, source, preprocessing) for source in sources]
+        loading = [
+            # In a context of its own, which says what the request to the store is done for.
+            loop.run_in_executor(self._executor, copy_context().run, self._load, source, preprocessing)
+            for source in sources
+        ]
         for one in loading:
             one.add_done_callback(_look_at)
         try:
