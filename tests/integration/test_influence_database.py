@@ -84,7 +84,7 @@ def test_a_server_that_cannot_renew_stops_its_job_and_goes_on_when_the_database_
     postgres.kill()
     killed_at = time.monotonic()
     until(lambda: not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
-    assert time.monotonic() - killed_at < LEASE_S + 1, "the process outlived the lease"
+    assert time.monotonic() - killed_at < LEASE_S + 3, "the process outlived the lease"
     assert len(lines(runs)) == 1
     postgres.start()
     ended = owner.ended(created)
@@ -119,7 +119,7 @@ def test_a_database_that_does_not_answer_is_as_bad_as_none(servers: Servers, pos
     frozen_at = time.monotonic()
     try:
         until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-        assert time.monotonic() - frozen_at < LEASE_S + 1, "the process outlived the lease"
+        assert time.monotonic() - frozen_at < LEASE_S + 3, "the process outlived the lease"
         request = service_pb2.GetInfluenceJobRequest(name=created.name)
         with pytest.raises(grpc.RpcError) as late:
             owner.stub.GetInfluenceJob(request, timeout=0.5)
