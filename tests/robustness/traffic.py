@@ -67,7 +67,8 @@ class Client(threading.Thread):
         choices, weights = zip(*actions, strict=True)
         try:
             while not self._stop_asked.is_set():
-                self._random.choices(choices, weights)[0]()
+                action = self._random.choices(choices, weights)[0] if self._names else self.create
+                action()
                 self._stop_asked.wait(self._random.uniform(0, PAUSE_S))
         except BaseException as error:  # noqa: BLE001  the test that started the thread raises it
             self.problem = error
@@ -169,7 +170,7 @@ class Client(threading.Thread):
         )
 
     def _some(self) -> str:
-        return self._random.choice(self._names[-60:]) if self._names else f"{PARENT}/influenceJobs/none"
+        return self._random.choice(self._names[-60:])
 
     def _call(self, operation: Operation, call: Callable[[Any], Any], **fields: Any) -> Any:
         """Make a call on some server and note what came of it; None where it failed."""
