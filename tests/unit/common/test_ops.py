@@ -143,7 +143,7 @@ async def test_who_goes_away_is_no_error(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_slow_clients_neither_stay_nor_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "CONNECTION_S", 0.3)
+    monkeypatch.setattr(ops, "CONNECTION_S", 2.0)
     async with running(State()) as address:
         host, _, port = address.rpartition(":")
         slow = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
@@ -167,7 +167,7 @@ async def test_a_flood_of_connections_pushes_out_its_own_oldest() -> None:
 
 
 async def test_who_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "CONNECTION_S", 0.3)
+    monkeypatch.setattr(ops, "CONNECTION_S", 2.0)
 
     async def endless() -> bytes:
         return b"x" * (64 << 20)  # more than the kernel holds for a connection
