@@ -52,7 +52,7 @@ class Collector:
             "OTEL_BSP_SCHEDULE_DELAY": "50",
         }
 
-    def wait_for(self, what: Callable[[KeptSpan], bool], *, within_s: float = 20.0) -> KeptSpan:
+    def wait_for(self, what: Callable[[KeptSpan], bool], *, within_s: float = 60.0) -> KeptSpan:
         """The first span that fulfils a condition."""
         deadline = time.monotonic() + within_s
         while True:
