@@ -71,7 +71,9 @@ class SampleReader:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tars-", dir=self._scratch))
-            self._fetch = _Fetch(self._store, self._limits, TarCache(self._store, Path(folder), self._limits))
+            tars = TarCache(self._store, Path(folder), self._limits)
+            stack.callback(tars.close)
+            self._fetch = _Fetch(self._store, self._limits, tars)
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="samples")
             stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
             self._stack = stack.pop_all()

@@ -27,7 +27,14 @@ class _Tar:
         self.users = 0
         self.size = 0
         self.members: dict[str, Member] | None = None
+        self.file = -1
         self.fault: ServiceError | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
 
 
 class TarCache:
@@ -38,6 +45,11 @@ class TarCache:
         self._tars: OrderedDict[str, _Tar] = OrderedDict()
         self._changed = Condition()
         self._count = 0
+
+    def close(self) -> None:
+        """Let go of the files. Nobody reads any more."""
+        for tar in self._tars.values():
+            tar.close()
 
     def read(self, uri: str, name: str, *, sha256: str | None = None) -> bytes:
         """The bytes of a member.
@@ -60,8 +72,7 @@ class TarCache:
         if member.size is None:
             raise ServiceError("ARCHIVE_INVALID", f"{shown} is a link or folder, not a file", uri=printable(uri))
         check_size(f"{uri}#{name}", member.size, self._limits.max_sample_bytes)
-        with tar.path.open("rb") as file:
-            return os.pread(file.fileno(), member.size, member.offset)
+        return os.pread(tar.file, member.size, member.offset)
 
     @contextmanager
     def _leased(self, uri: str) -> Iterator[_Tar]:
@@ -94,7 +105,9 @@ class TarCache:
             check_size(uri, size, min(self._limits.max_tar_bytes, self._limits.max_scratch_bytes))
             self._reserve(tar, size)
             self._store.download(uri, tar.path, max_bytes=size)
-            tar.members = index_tar(tar.path, uri)
+            members = index_tar(tar.path, uri)
+            tar.file = os.open(tar.path, os.O_RDONLY | os.O_CLOEXEC)  # once, not for each member
+            tar.members = members
         except ServiceError as error:
             tar.path.unlink(missing_ok=True)
             self._reserve(tar, 0)
@@ -117,6 +130,7 @@ class TarCache:
             if room >= size:
                 break
             if not tar.users and tar.size:
+                tar.close()
                 tar.path.unlink(missing_ok=True)
                 del self._tars[uri]
                 room += tar.size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -11,17 +13,24 @@ from eif_engine.audit_types import Audit
 from eif_engine.errors import FeatureMapMissing
 from eif_engine.jobs.explain import Explainer
 from eif_engine.jobs.picture import Subject, draw_explanation
+from eif_engine.matching_config import MatchingConfig
+from eif_engine.models.parts import ImageParts
 from eif_engine.types import Quarantined
 from services.influence.worker.features import SplitFeatures
 from services.influence.worker.inputs import JobModel
 from services.influence.worker.job import Job
 from services.influence.worker.kept import Kept, key_of
-from services.influence.worker.pair_images import stream_pairs
+from services.influence.worker.pair_images import PairImage, stream_pairs
 from services.influence.worker.split import Split
 
 MAX_PAIRS = 12
 MAX_BYTES = 4 << 20
 """Of all pictures: the report has its own limit, and thumbnails need room too."""
+
+_AT_A_TIME = 2
+"""Pictures that are drawn at a time."""
+_TOLERANCE = 1e-6
+"""Of the matching: what a picture shows has three digits."""
 
 Key = tuple[str, str]
 """Sample id and neighbour id."""
@@ -45,7 +54,8 @@ def explain_confusions(
     if model is None:
         return ExplainedConfusions(missing="Pictures of why pairs look alike need a model.")
     try:
-        explainer = Explainer(model.loaded, name=model.bundle.architecture.name)
+        config = MatchingConfig(tolerance=_TOLERANCE)
+        explainer = Explainer(model.loaded, config, name=model.bundle.architecture.name)
     except FeatureMapMissing as error:
         return ExplainedConfusions(missing=f"There are no pictures of why pairs look alike: {error.message}")
     found, pairs = ExplainedConfusions(), list(_closest(audit))
@@ -72,14 +82,29 @@ def _drawn(
     """A picture of each pair; None where an image cannot be read."""
     row_of = {sample_id: row for row, sample_id in enumerate(test.sample_ids)}
     rows, preprocessing = [(row_of[first], row_of[second]) for first, second in pairs], model.loaded.preprocessing
-    with closing(stream_pairs(job, test, rows, preprocessing)) as stream:
+
+    def draw(first: PairImage, second: PairImage, parts: tuple[ImageParts, ImageParts]) -> bytes:
+        one, other = (Subject(each.image, each.sample.sample_id, each.sample.label) for each in (first, second))
+        return draw_explanation(explainer.pair(*parts), one, other, preprocessing)
+
+    drawing: deque[Future[bytes] | None] = deque()
+    with (
+        closing(stream_pairs(job, test, rows, preprocessing)) as stream,
+        ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="pictures") as pool,
+    ):
         for first, second in stream:
             if isinstance(first, Quarantined) or isinstance(second, Quarantined):
-                yield None
-                continue
-            explanation = explainer.pair(explainer.parts(first.pixels_CHW), explainer.parts(second.pixels_CHW))
-            one, other = (Subject(each.image, each.sample.sample_id, each.sample.label) for each in (first, second))
-            yield draw_explanation(explanation, one, other, preprocessing)
+                drawing.append(None)
+            else:  # the network runs in this thread alone
+                parts = explainer.parts(first.pixels_CHW), explainer.parts(second.pixels_CHW)
+                drawing.append(pool.submit(draw, first, second, parts))
+            if len(drawing) > _AT_A_TIME:
+                yield _result(drawing.popleft())
+        yield from map(_result, drawing)
+
+
+def _result(drawing: Future[bytes] | None) -> bytes | None:
+    return None if drawing is None else drawing.result()
 
 
 class _Keys:
