@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import grpc
 import psutil
@@ -17,7 +16,7 @@ from grpc_status import rpc_status
 
 from tests.databases import real_postgres
 from tests.postgres import Postgres
-from tests.servers import LEASE_S, Servers, Step, lines, servers_on, until
+from tests.servers import LEASE_S, Servers, Step, lines, until
 
 FOREVER: Step = {"do": "forever"}
 RUNNING, SUCCEEDED = job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED
@@ -26,14 +25,9 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
+    """Each test has its own, which it may kill."""
     with real_postgres() as server:
         yield server
-
-
-@pytest.fixture
-def servers(postgres: Postgres, tmp_path: Path) -> Iterator[Servers]:
-    with servers_on(postgres, tmp_path) as servers:
-        yield servers
 
 
 def reason(error: grpc.RpcError) -> str:

@@ -16,27 +16,13 @@ from eif.influence.v1 import influence_service_pb2 as service_pb2
 from eif.influence.v1 import job_pb2
 
 from tests.conftest import REPO
-from tests.databases import real_postgres
-from tests.postgres import Postgres
-from tests.servers import LEASE_S, Servers, Step, lines, servers_on, until
+from tests.servers import LEASE_S, Servers, Step, lines, until
 
 FOREVER: Step = {"do": "forever"}
 FAIL: Step = {"do": "fail", "reason": "MANIFEST_INVALID", "message": "line 3"}
 SUCCEEDED, CANCELLED = job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_CANCELLED
 SEEN_S = 3.0
 """Within which a server sees what another does, with room for a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with real_postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def servers(postgres: Postgres, tmp_path: Path) -> Iterator[Servers]:
-    with servers_on(postgres, tmp_path) as servers:
-        yield servers
 
 
 def test_each_job_runs_once_whoever_takes_it(servers: Servers) -> None:

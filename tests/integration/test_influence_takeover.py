@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 from eif.influence.v1 import job_pb2
 
-from tests.databases import real_postgres
 from tests.influence_process import InfluenceProcess
-from tests.postgres import Postgres
-from tests.servers import Servers, Step, lines, servers_on, until
+from tests.servers import Servers, Step, lines, until
 
 FOREVER: Step = {"do": "forever"}
 RUNNING, SUCCEEDED = job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with real_postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def servers(postgres: Postgres, tmp_path: Path) -> Iterator[Servers]:
-    with servers_on(postgres, tmp_path) as servers:
-        yield servers
 
 
 def is_gone(pid: int) -> bool:
