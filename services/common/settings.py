@@ -21,9 +21,11 @@ class StorageSettings(BaseSettings):
     s3_endpoint: str | None = None
     """`host[:port]`, or a URL whose scheme then decides `s3_secure`. None: s3:// is off."""
     s3_access_key: str | None = None
-    """None together with `s3_secret_key`: anonymous requests."""
+    """None together with `s3_secret_key` and `s3_credentials_file`: anonymous requests."""
     s3_secret_key: SecretStr | None = None
     s3_session_token: SecretStr | None = None
+    s3_credentials_file: Path | None = None
+    """Keys in the form of ~/.aws/credentials, section `default`, instead of those above; read again when it changes."""
     s3_region: str = "us-east-1"
     s3_secure: bool = True
     """TLS, with certificates verified."""
@@ -81,6 +83,8 @@ class StorageSettings(BaseSettings):
     def _both_keys_or_none(self) -> StorageSettings:
         if (self.s3_access_key is None) != (self.s3_secret_key is None):
             raise ValueError("s3_access_key and s3_secret_key go together: set both, or neither for anonymous requests")
+        if self.s3_credentials_file is not None and self.s3_access_key is not None:
+            raise ValueError("s3_credentials_file stands in for s3_access_key and s3_secret_key: set it, or them")
         return self
 
     @property

@@ -17,6 +17,7 @@ from urllib3.util import Retry, Timeout
 from services.common.errors import ServiceError
 from services.common.settings import StorageSettings
 from services.common.storage.base import ObjectInfo
+from services.common.storage.s3_credentials import credentials_of
 from services.common.storage.streams import changed, not_found
 from services.common.storage.uris import S3Location, printable, refused
 
@@ -32,7 +33,7 @@ MAX_CONNECTIONS = 32
 
 _TURNED_AWAY = {429, 503}
 """The server did nothing: what is not idempotent may be sent again too."""
-_DENIED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidTokenId", "SignatureDoesNotMatch"}
+_DENIED = {"AccessDenied", "InvalidAccessKeyId", "InvalidTokenId", "SignatureDoesNotMatch"}
 _ABSENT = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "ResourceNotFound"}
 _MISDIRECTED = {"AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect", "TemporaryRedirect"}
 
@@ -56,12 +57,9 @@ class S3Endpoint:
     def __init__(self, settings: StorageSettings) -> None:
         self.name = settings.s3_endpoint or ""
         self.pool = _pool(settings)
-        secret, token = settings.s3_secret_key, settings.s3_session_token
         self.client = Minio(
             self.name,
-            access_key=settings.s3_access_key,
-            secret_key=secret.get_secret_value() if secret else None,
-            session_token=token.get_secret_value() if token else None,
+            credentials=credentials_of(settings),
             region=settings.s3_region,
             secure=settings.s3_secure,
             http_client=self.pool,
@@ -131,6 +129,8 @@ class S3Endpoint:
             return self.denied(uri, f"{code}; check the credentials of the service and the policy of the bucket")
         if code == "PreconditionFailed":
             return changed(uri)
+        if code == "ExpiredToken":  # no fault of the caller, and gone with the next credentials
+            return self.unavailable(uri, "ExpiredToken; renew the credentials, see EIF_STORAGE_S3_CREDENTIALS_FILE")
         if code == "InvalidRange":
             return _NoSuchRangeError(uri)
         if code in _MISDIRECTED:

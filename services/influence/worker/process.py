@@ -86,7 +86,7 @@ class JobProcess:
 
             return run_job(
                 request,
-                store=open_job_store(storage, request, settings),
+                store=open_job_store(storage, request, settings, check=self._cancellation.check),
                 settings=settings,
                 scratch=self._scratch,
                 send=self._outbox.send,

@@ -85,13 +85,17 @@ def _workplace(context: TaskContext, known: NDArray[np.void]) -> Iterator[Workpl
     with scratch_folder() as folder:
         job = Job(
             request=request,
-            store=open_job_store(storage, request, settings),
+            store=open_job_store(storage, request, settings, check=_nothing),
             settings=settings,
             scratch=folder,
-            progress=JobProgress((), send=lambda _message: None, check=lambda: None),
+            progress=JobProgress((), send=lambda _message: None, check=_nothing),
             cancellation=Cancellation(),
         )
         yield Workplace(job=job, model=_model(job, context), known=_finder(known))
+
+
+def _nothing() -> None:
+    """A cluster ends the process of a task that is not wanted any more."""
 
 
 def _model(job: Job, context: TaskContext) -> JobModel:

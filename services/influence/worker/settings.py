@@ -20,6 +20,8 @@ class WorkerSettings(EmbeddingConnection):
     """Deadline of one call."""
     embedding_patience_s: float = Field(default=60.0, ge=0)
     """How long an embedding service that is away is called again before the job fails."""
+    storage_patience_s: float = Field(default=300.0, ge=0)
+    """How long one request to an object store that is away is repeated before the job fails."""
     cache_uri_prefix: str | None = None
     """Features lie under `<prefix>/features/`. None: under `<output_uri_prefix>/cache/features/` of the job."""
     cache_shard_samples: int = Field(default=1024, ge=1, le=65_536)

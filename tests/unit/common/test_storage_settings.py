@@ -86,6 +86,7 @@ def test_an_endpoint_may_be_a_url(endpoint: str, host: str, *, secure: bool) -> 
         ({"s3_endpoint": "host/bucket"}, "without path, user or query"),
         ({"s3_endpoint": "host", "s3_access_key": "a"}, "go together"),
         ({"s3_endpoint": "host", "s3_secret_key": "a"}, "go together"),
+        ({"s3_access_key": "a", "s3_secret_key": "b", "s3_credentials_file": "/c"}, "stands in for"),
         ({"file_roots": "relative"}, "not absolute"),
         ({"allowed_prefixes": "http://x"}, "must start with s3:// or file:///"),
     ],
