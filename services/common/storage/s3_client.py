@@ -34,6 +34,8 @@ MAX_CONNECTIONS = 32
 _TURNED_AWAY = {429, 503}
 """The server did nothing: what is not idempotent may be sent again too."""
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "InvalidTokenId", "SignatureDoesNotMatch"}
+_PASSING = {"ExpiredToken": "ExpiredToken; renew the credentials, see EIF_STORAGE_S3_CREDENTIALS_FILE"}
+"""No fault of a caller, and gone with the next credentials."""
 _ABSENT = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "ResourceNotFound"}
 _MISDIRECTED = {"AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect", "TemporaryRedirect"}
 
@@ -129,13 +131,11 @@ class S3Endpoint:
             return self.denied(uri, f"{code}; check the credentials of the service and the policy of the bucket")
         if code == "PreconditionFailed":
             return changed(uri)
-        if code == "ExpiredToken":  # no fault of the caller, and gone with the next credentials
-            return self.unavailable(uri, "ExpiredToken; renew the credentials, see EIF_STORAGE_S3_CREDENTIALS_FILE")
         if code == "InvalidRange":
             return _NoSuchRangeError(uri)
         if code in _MISDIRECTED:
             return self.denied(uri, f"{code}; check EIF_STORAGE_S3_ENDPOINT and EIF_STORAGE_S3_REGION")
-        return self.unavailable(uri, code or "an error without a code")
+        return self.unavailable(uri, _PASSING.get(code, code) or "an error without a code")
 
 
 class _NoSuchRangeError(Exception):
