@@ -42,6 +42,11 @@ def register_echo(body: Callable[..., Any]) -> Callable[[grpc.aio.Server], None]
     return lambda server: server.add_generic_rpc_handlers((handler,))
 
 
+async def read_all(request: Any) -> list[bytes]:
+    """All that a call has brought. A call that ends before its requests have come may fail on the client's side."""
+    return [request] if isinstance(request, bytes) else [each async for each in request]
+
+
 @asynccontextmanager
 async def echo_server(
     body: Callable[..., Any], **options: Any

@@ -13,7 +13,7 @@ from services.common.call_metrics import CallMetrics, methods_of
 from services.common.errors import ServiceError
 from services.common.probe import is_serving
 from services.common.rpc_errors import translate_errors
-from tests.echo import DOMAIN, SERVICE, call, echo_server, open_stream
+from tests.echo import DOMAIN, SERVICE, call, echo_server, open_stream, read_all
 
 TYPES = {"Unary": "unary", "Stream": "server_stream", "Collect": "client_stream", "Chat": "bidi_stream"}
 
@@ -49,32 +49,31 @@ async def measured(body: Any) -> AsyncIterator[Measured]:
         yield Measured(channel, running.address, registry)
 
 
-async def three(_request: Any, context: Any) -> None:
+async def three(request: Any, context: Any) -> None:
+    await read_all(request)
     for _ in range(3):
         await context.write(b"answer")
 
 
-async def generate_three(_request: Any, _context: Any) -> Any:
+async def generate_three(request: Any, _context: Any) -> Any:
+    await read_all(request)
     for _ in range(3):
         yield b"answer"
 
 
-async def read_all(requests: Any, _context: Any) -> bytes:
-    return b"".join([request async for request in requests])
-
-
-async def answer(request: bytes, _context: Any) -> bytes:
-    return request
+async def answer(request: Any, _context: Any) -> bytes:
+    return b"".join(await read_all(request))
 
 
 @pytest.mark.parametrize(
     ("method", "body", "received", "sent"),
     [
         ("Unary", answer, 1, 1),
-        ("Collect", read_all, 1, 1),
+        ("Collect", answer, 1, 1),
         ("Stream", three, 1, 3),
         ("Stream", generate_three, 1, 3),
-        ("Chat", generate_three, 0, 3),
+        ("Chat", three, 1, 3),
+        ("Chat", generate_three, 1, 3),
     ],
 )
 async def test_a_call_is_counted_with_its_messages(method: str, body: Any, received: int, sent: int) -> None:

@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from eif_engine.errors import EifError, ManifestInvalid
 from services.common.errors import STATUS_BY_REASON, ServiceError
 from services.common.rpc_errors import MAX_STATUS_BYTES, status_of, translate_errors
-from tests.echo import DOMAIN, METHODS, call, echo_server, open_stream
+from tests.echo import DOMAIN, METHODS, call, echo_server, open_stream, read_all
 
 
 async def outcome(body: Any, method: str = "Unary") -> tuple[grpc.StatusCode, str, Status | None]:
@@ -27,7 +27,8 @@ async def outcome(body: Any, method: str = "Unary") -> tuple[grpc.StatusCode, st
 
 
 def raising(error: Exception, *, answers: int = 0) -> Any:
-    async def body(_request: Any, context: Any) -> None:
+    async def body(request: Any, context: Any) -> None:
+        await read_all(request)
         async with translate_errors(context, "Method", DOMAIN):
             for _ in range(answers):
                 await context.write(b"answer")

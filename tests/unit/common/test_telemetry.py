@@ -15,7 +15,7 @@ from services.common.errors import ServiceError
 from services.common.probe import is_serving
 from services.common.rpc_errors import translate_errors
 from services.common.telemetry import JsonFormatter
-from tests.echo import DOMAIN, METHODS, SERVICE, call, echo_server, open_stream
+from tests.echo import DOMAIN, METHODS, SERVICE, call, echo_server, open_stream, read_all
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def answering(request: Any, _context: Any) -> bytes:
-    return b"secret answer to " + (request if isinstance(request, bytes) else b"")
+    return b"secret answer to " + b"".join(await read_all(request))
 
 
 @pytest.mark.parametrize("method", ["Unary", "Collect"])
@@ -54,11 +54,13 @@ async def test_a_call_is_one_line_without_its_payload(method: str, caplog: pytes
 @pytest.mark.parametrize("method", ["Stream", "Chat"])
 @pytest.mark.parametrize("generator", [False, True])
 async def test_a_stream_is_one_line(method: str, *, generator: bool, caplog: pytest.LogCaptureFixture) -> None:
-    async def write(_request: Any, context: Any) -> None:
+    async def write(request: Any, context: Any) -> None:
+        await read_all(request)
         for _ in range(3):
             await context.write(b"answer")
 
-    async def generate(_request: Any, _context: Any) -> Any:
+    async def generate(request: Any, _context: Any) -> Any:
+        await read_all(request)
         for _ in range(3):
             yield b"answer"
 
@@ -69,7 +71,8 @@ async def test_a_stream_is_one_line(method: str, *, generator: bool, caplog: pyt
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_an_error_is_logged_with_code_and_reason(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def body(_request: Any, context: Any) -> None:
+    async def body(request: Any, context: Any) -> None:
+        await read_all(request)
         async with translate_errors(context, method, DOMAIN):
             raise ServiceError("JOB_NOT_FOUND", "no such job")
 
@@ -160,7 +163,7 @@ def test_logs_are_json_lines_on_standard_error() -> None:
 
 
 async def test_a_line_has_the_ids_by_which_a_call_is_found(caplog: pytest.LogCaptureFixture) -> None:
-    async def body(_request: Any, _context: Any) -> bytes:
+    async def body(_request: bytes, _context: Any) -> bytes:
         note_identity("token:nightly")
         note_job("the-uid")
         logging.getLogger("services.somewhere").info("in the middle of a call")

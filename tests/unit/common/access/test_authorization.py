@@ -13,7 +13,7 @@ from services.common.access.token_file import TokenBook
 from services.common.interceptors import Interceptors
 from services.common.protection import Protection
 from services.common.server_settings import ServerSettings
-from tests.echo import DOMAIN, METHODS, SERVICE, call, echo_server
+from tests.echo import DOMAIN, METHODS, SERVICE, call, echo_server, read_all
 from tests.secured import Secured, bearer
 
 
@@ -31,7 +31,8 @@ def protection(secured: Secured, rules: dict[str, Rule]) -> Protection:
     )
 
 
-async def answering(_request: object, _context: object) -> bytes:
+async def answering(request: object, _context: object) -> bytes:
+    await read_all(request)
     return b"answer"
 
 
