@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from services.common.errors import ServiceError
-from services.common.handlers import Context, guarded, is_open, refusing
-
-if TYPE_CHECKING:
-    from services.common.handlers import Handler
+from services.common.guard import GuardInterceptor
+from services.common.handlers import Context, Guard, is_open
 
 
-class CallLimit(grpc.aio.ServerInterceptor):
+class CallLimit(GuardInterceptor):
     """Refuses calls beyond a number with TOO_MANY_CALLS, before their request is read.
 
     Streams wait most of their time, so they are counted apart; those of health and reflection too, which everybody may
@@ -29,22 +26,16 @@ class CallLimit(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, *, max_calls: int, max_streams: int, domain: str) -> None:
+        super().__init__(domain=domain)
         self._calls = _Counter("calls", max_calls)
         self._streams, self._open_streams = _Counter("streams", max_streams), _Counter("streams", max_streams)
-        self._domain = domain
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:  # noqa: ANN401  handlers are generic for the type checker only
-        handler: Handler | None = await continuation(handler_call_details)
-        method = handler_call_details.method
-        counter = None if handler is None else self._counter_of(method, streams=handler.response_streaming)
-        if handler is None or counter is None:
-            return handler
+    def guard(self, details: grpc.HandlerCallDetails, *, streams: bool) -> Guard | None:
+        counter = self._counter_of(details.method, streams=streams)
+        if counter is None:
+            return None
         if counter.is_full:
-            return refusing(handler, counter.refusal(), method=method, domain=self._domain)
+            raise counter.refusal()
 
         @contextmanager
         def counted(_request: object, _context: Context) -> Iterator[None]:
@@ -56,7 +47,7 @@ class CallLimit(grpc.aio.ServerInterceptor):
             finally:
                 counter.running -= 1
 
-        return guarded(handler, counted, method=method, domain=self._domain)
+        return counted
 
     def _counter_of(self, method: str, *, streams: bool) -> _Counter | None:
         if is_open(method):

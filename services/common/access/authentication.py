@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -13,16 +12,14 @@ from services.common.access.identity import CALLER, TOKEN, certificate_identity
 from services.common.access.token_file import TokenBook
 from services.common.call_record import note_identity
 from services.common.errors import ServiceError
-from services.common.handlers import Context, guarded, is_open, refusing
-
-if TYPE_CHECKING:
-    from services.common.handlers import Handler
+from services.common.guard import GuardInterceptor
+from services.common.handlers import Context, Guard, is_open
 
 _HEADER = "authorization"
 _BEARER = re.compile("bearer +([!-~]+)", re.IGNORECASE)
 
 
-class Authentication(grpc.aio.ServerInterceptor):
+class Authentication(GuardInterceptor):
     """Sets CALLER, or refuses with CREDENTIALS_MISSING or CREDENTIALS_INVALID.
 
     A token that a call brings says who calls, also where the connection has a certificate, which then is that of a
@@ -35,23 +32,14 @@ class Authentication(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, *, tokens: TokenBook | None, certificates: bool, domain: str) -> None:
+        super().__init__(domain=domain)
         self._tokens = tokens
         self._certificates = certificates
-        self._domain = domain
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:  # noqa: ANN401  handlers are generic for the type checker only
-        handler: Handler | None = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or is_open(method):
-            return handler
-        try:
-            bearer = self._bearer(handler_call_details)
-        except ServiceError as error:
-            return refusing(handler, error, method=method, domain=self._domain)
+    def guard(self, details: grpc.HandlerCallDetails, *, streams: bool) -> Guard | None:  # noqa: ARG002  the form of GuardInterceptor
+        if is_open(details.method):
+            return None
+        bearer = self._bearer(details)
 
         @contextmanager
         def known(_request: object, context: Context) -> Iterator[None]:
@@ -62,7 +50,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             note_identity(caller)
             yield
 
-        return guarded(handler, known, method=method, domain=self._domain)
+        return known
 
     def _bearer(self, details: grpc.HandlerCallDetails) -> str | None:
         """The identity by the token that a call brings; None when that of its certificate counts."""

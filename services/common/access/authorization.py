@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -12,15 +11,13 @@ from services.common.access.identity import CALLER
 from services.common.access.policy import AccessPolicy, is_under
 from services.common.access.rules import NamedResource, NamedUri, Rule, Use, project_of
 from services.common.errors import ServiceError
-from services.common.handlers import Context, guarded, is_open, refusing
+from services.common.guard import GuardInterceptor
+from services.common.handlers import Context, Guard, is_open
 from services.common.storage.uris import printable
 from services.common.watched_files import WatchedFiles
 
-if TYPE_CHECKING:
-    from services.common.handlers import Handler
 
-
-class Authorization(grpc.aio.ServerInterceptor):
+class Authorization(GuardInterceptor):
     """Refuses with ACCESS_DENIED what is not granted to the caller, and with URI_NOT_ALLOWED foreign places.
 
     Args:
@@ -30,30 +27,23 @@ class Authorization(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, *, policy: WatchedFiles[AccessPolicy], rules: Mapping[str, Rule], domain: str) -> None:
+        super().__init__(domain=domain)
         self._policy = policy
         self._rules = rules
-        self._domain = domain
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:  # noqa: ANN401  handlers are generic for the type checker only
-        handler: Handler | None = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or is_open(method):
-            return handler
-        rule = self._rules.get(method)
+    def guard(self, details: grpc.HandlerCallDetails, *, streams: bool) -> Guard | None:  # noqa: ARG002  the form of GuardInterceptor
+        if is_open(details.method):
+            return None
+        rule = self._rules.get(details.method)
         if rule is None:
-            denied = ServiceError("ACCESS_DENIED", "nobody is permitted to call this method")
-            return refusing(handler, denied, method=method, domain=self._domain)
+            raise ServiceError("ACCESS_DENIED", "nobody is permitted to call this method")
 
         @contextmanager
         def permitted(request: object, _context: Context) -> Iterator[None]:
             check(self._policy.current(), rule, request, caller=CALLER.get() or "")
             yield
 
-        return guarded(handler, permitted, method=method, domain=self._domain)
+        return permitted
 
 
 def check(policy: AccessPolicy, rule: Rule, request: object, *, caller: str) -> None:
