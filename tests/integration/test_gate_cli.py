@@ -115,6 +115,7 @@ class TestGate:
         bad.write_text("version: 1\nrules:\n  - {name: a, figure: recall_at_one, min: 1}\n")
         ended = await run("gate", audits[0], "--policy", str(bad))
         assert (ended.exit_code, "line 3, rule a, figure" in ended.err) == (1, True)
+        assert "; `eif gate --show-policy` prints" in ended.err
         assert (await run("gate", audits[0], "--policy", str(tmp_path / "none.yaml"))).exit_code == 1
         assert (await run("gate", "missing")).exit_code == 4
         assert (await run("gate", audits[0], "--baseline", "missing")).exit_code == 4

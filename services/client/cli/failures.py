@@ -27,6 +27,7 @@ _HINTS = {
     "MODEL_NOT_FOUND": "`eif model list` shows the models, `eif model load` loads one",
     "INDEX_NOT_FOUND": "`eif index list` shows the indexes",
     "INDEX_NOT_READY": "`eif index watch INDEX` follows its build",
+    "POLICY_INVALID": "`eif gate --show-policy` prints a policy that holds, to start from",
     "WAIT_TIMEOUT": "`eif watch` follows it further",
 }
 _FILE_HINT = "the server reads files only below its file roots: `eif serve all --file-root FOLDER`"
