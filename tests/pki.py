@@ -52,19 +52,27 @@ class Authority:
         )
         self.certificate = _write(folder / f"{name}.pem", builder.sign(self._key, hashes.SHA256()))
 
-    def server(self, name: str = "server", *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Pair:
-        """A certificate for a server at these hosts."""
-        return self._issue(name, _name(name), [_host(host) for host in hosts])
+    def server(
+        self,
+        name: str = "server",
+        *,
+        hosts: tuple[str, ...] = ("127.0.0.1", "localhost"),
+        until: dt.datetime | None = None,
+    ) -> Pair:
+        """A certificate for a server at these hosts; for a day if `until` is not given."""
+        return self._issue(name, _name(name), [_host(host) for host in hosts], until)
 
     def client(self, name: str, *, spiffe: str | None = None, unit: str | None = None) -> Pair:
         """A certificate for a caller: `CN=<name>`, with a SPIFFE id if there is one."""
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe)] if spiffe else []
         return self._issue(name, _name(name, unit), names)
 
-    def _issue(self, name: str, subject: x509.Name, names: list[x509.GeneralName]) -> Pair:
+    def _issue(
+        self, name: str, subject: x509.Name, names: list[x509.GeneralName], until: dt.datetime | None = None
+    ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = _builder(subject, self._subject, key.public_key()).add_extension(
+        builder = _builder(subject, self._subject, key.public_key(), until).add_extension(
             x509.ExtendedKeyUsage(usages), critical=False
         )
         if names:
@@ -89,16 +97,19 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey, *, passphrase: bytes 
     return path
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, until: dt.datetime | None = None
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
+    until = until or now + _DAY
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY)
+        .not_valid_before(min(now, until) - _DAY)
+        .not_valid_after(until)
     )
 
 

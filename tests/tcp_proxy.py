@@ -1,4 +1,4 @@
-"""A TCP proxy on the loopback that cuts connections when told to."""
+"""A TCP proxy on the loopback that cuts connections, or lets nothing through, when told to."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class TcpProxy:
         self._budget: int | None = None
         self._then_target: int | None = None
         self._cut_done = threading.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = LoopThread()
         self._server = self._thread.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -46,6 +48,10 @@ class TcpProxy:
     def cut(self) -> None:
         """Reset every connection."""
         self._thread.run(self._cut())
+
+    def freeze(self) -> None:
+        """Let nothing through from now on, and tell nobody: as when a machine or a network is lost."""
+        self._thread.loop.call_soon_threadsafe(self._flowing.clear)
 
     def cut_after(self, num_bytes: int, *, then_target: int | None) -> None:
         """Reset every connection once so many more bytes have come from the server; go on with another target."""
@@ -80,6 +86,7 @@ class TcpProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                await self._flowing.wait()
                 if counted and self._spent(len(data)):
                     self.target_port = self._then_target
                     await self._cut()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
 from services.client.call_details import CallDetails, with_metadata
-from services.client.credentials import Credentials, CredentialsError, read_pem
+from services.client.credentials import Credentials, CredentialsError
+from services.client.encryption import encrypted_channel
 from services.client.tracing import TraceInterceptor
 
 Call = TypeVar("Call")
@@ -29,7 +29,7 @@ def open_channel(
     """
     check_target(target, credentials)
     if credentials.encrypted:
-        channel = grpc.secure_channel(target, _tls(credentials), options=list(options))
+        channel = encrypted_channel(target, credentials, options)
     else:
         channel = grpc.insecure_channel(target, options=list(options))
     bearer = (_Bearer(credentials),) if credentials.has_token else ()
@@ -51,22 +51,6 @@ def is_loopback(target: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return target.startswith("unix:")
-
-
-def _tls(credentials: Credentials) -> grpc.ChannelCredentials:
-    ca, certificate, key = credentials.ca_file, credentials.certificate_file, credentials.key_file
-    return grpc.ssl_channel_credentials(
-        root_certificates=_pem(ca, "the file of authorities", "CERTIFICATE") if ca else None,
-        certificate_chain=_pem(certificate, "the certificate file", "CERTIFICATE") if certificate else None,
-        private_key=_pem(key, "the key file", "PRIVATE KEY") if key else None,
-    )
-
-
-def _pem(path: Path, what: str, kind: str) -> bytes:
-    data = read_pem(path, what)
-    if f"{kind}-----".encode() not in data:
-        raise CredentialsError(f"{what} {path} is not PEM: it has no BEGIN {kind}")
-    return data
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):

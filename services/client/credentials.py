@@ -20,7 +20,7 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Of a client. Files are PEM; they are read when the client is made, the token file at every call.
+    """Of a client. Files are PEM. They are followed: a call uses what they hold when it begins.
 
     Attributes:
         tls: Encrypt, and trust the authorities that gRPC brings along. `ca_file` and `certificate_file` imply it.

@@ -19,12 +19,16 @@ class Connections:
             again; the library adds or takes a tenth at random. None: never.
         grace_s: That calls have to end on a connection that was asked to close.
         handshake_s: From its beginning until calls can come.
+        ping_s: After which a silent one is asked whether anybody is there.
+        pong_s: That the answer may take; then the connection, and the calls on it, are given up.
     """
 
     max_open: int = 4096
     max_age_s: float | None = 600.0
     grace_s: float = 300.0
     handshake_s: float = 10.0
+    ping_s: float = 60.0
+    pong_s: float = 20.0
 
     def as_options(self) -> list[tuple[str, int]]:
         """The options of a gRPC server. Dead connections are found by pings; those without calls are closed in time."""
@@ -32,8 +36,8 @@ class Connections:
             ("grpc.so_reuseport", 0),  # by default a second server would take the same port, silently
             ("grpc.max_allowed_incoming_connections", min(self.max_open, raise_file_limit() * 3 // 4)),
             ("grpc.server_handshake_timeout_ms", int(self.handshake_s * 1000)),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_time_ms", int(self.ping_s * 1000)),
+            ("grpc.keepalive_timeout_ms", int(self.pong_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
             ("grpc.max_connection_idle_ms", _IDLE_S * 1000),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from grpc_health.v1 import health_pb2
+from prometheus_client import Gauge
 
 from services.common.call_metrics import CallMetrics
 from services.common.call_record import place_of_request
@@ -37,6 +38,12 @@ class Observability:
         self.tracing = tracing or NoTracing()
         self.storage = StorageMetrics(self.registry)
         GpuMemory(self.registry)
+        self._certificates = Gauge(
+            "eif_certificate_expiry_timestamp_seconds",
+            "When the certificates in use end, in seconds since 1970.",
+            ["certificate"],
+            registry=self.registry,
+        )
 
     def observers(self, services: Sequence[str]) -> list[CallObserver]:
         """What `start_server` tells of calls; `services` are the full names of what the server speaks. Call it once."""
@@ -45,6 +52,11 @@ class Observability:
     def metered(self, store: ObjectStore) -> ObjectStore:
         """The store, measured; what is asked of it for a call is in the call's trace."""
         return MeteredStore(store, self.storage.record, tracing=self.tracing, place=place_of_request)
+
+    def show_certificates(self, ends: Mapping[str, Callable[[], float]]) -> None:
+        """Tell when certificates end, by what they are for (Protection.certificate_ends)."""
+        for name, end in ends.items():
+            self._certificates.labels(name).set_function(end)
 
     def close(self) -> None:
         """Send the last spans."""

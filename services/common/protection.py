@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import grpc
@@ -19,7 +19,7 @@ from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.interceptors import Interceptors
 from services.common.server_settings import ServerSettings
-from services.common.tls import TlsFiles, server_credentials
+from services.common.tls import ServerTls, TlsFiles
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,14 @@ class Protection:
 
     Attributes:
         credentials: TLS. None: plain text.
+        certificate_ends: When certificates in use end, in seconds since 1970, by what they are for.
         interceptors: That admit calls, find out who calls, and whether they may.
         reflection: Whether the server tells what services it has.
         connections: How many, and how long they stay.
     """
 
     credentials: grpc.ServerCredentials | None = None
+    certificate_ends: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     interceptors: Interceptors = field(default_factory=Interceptors)
     reflection: bool = True
     connections: Connections = field(default_factory=Connections)
@@ -82,8 +84,10 @@ def protection_of(settings: ServerSettings, *, rules: Mapping[str, Rule], domain
     identified = settings.access_file is not None
     if settings.tls_certificate_file is not None and not identified:
         logger.warning("callers are not identified: whoever reaches %s may do everything", settings.listen)
+    tls = _tls(settings)
     return Protection(
-        credentials=_credentials(settings),
+        credentials=tls.credentials() if tls else None,
+        certificate_ends=tls.ends() if tls else {},
         interceptors=_interceptors(settings, rules, domain),
         reflection=not identified if settings.reflection is None else settings.reflection,
         connections=Connections(
@@ -107,10 +111,10 @@ def _check_identities(settings: ServerSettings) -> None:
         raise _invalid(settings, "access_file", f"nobody could say who they are: set {how} too")
 
 
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+def _tls(settings: ServerSettings) -> ServerTls | None:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return None
-    return server_credentials(
+    return ServerTls(
         TlsFiles(
             certificate=settings.tls_certificate_file,
             key=settings.tls_key_file,

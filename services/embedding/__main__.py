@@ -81,11 +81,13 @@ async def serve(settings: EmbeddingSettings, storage: StorageSettings) -> None:
     try:
         ops_address = await start_ops(ops, settings.ops_listen)
         app.start()
+        protection = protection_of(settings, rules=RULES, domain=DOMAIN)
+        seen.show_certificates(protection.certificate_ends)
         running = await start_server(
             listen=settings.listen,
             services={NAME: partial(embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, app.servicer)},
             insecure=settings.insecure,
-            protection=protection_of(settings, rules=RULES, domain=DOMAIN),
+            protection=protection,
             max_receive_bytes=settings.max_request_bytes,
             observers=[*seen.observers([NAME]), metrics],
             stopping=app.stopping,

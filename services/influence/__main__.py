@@ -92,11 +92,13 @@ async def serve(settings: InfluenceSettings, storage: StorageSettings, *, job_co
     ops = app.ops(lifecycle)
     try:
         ops_address = await start_ops(ops, settings.ops_listen)
+        protection = protection_of(settings, rules=RULES, domain=DOMAIN)
+        seen.show_certificates(protection.certificate_ends)
         running = await start_server(
             listen=settings.listen,
             services={NAME: partial(influence_service_pb2_grpc.add_InfluenceServiceServicer_to_server, app.servicer)},
             insecure=settings.insecure,
-            protection=protection_of(settings, rules=RULES, domain=DOMAIN),
+            protection=protection,
             observers=seen.observers([NAME]),
             stopping=app.stopping,
         )

@@ -16,9 +16,11 @@ import pytest
 from services.common.connections import Connections, raise_file_limit
 from services.common.protection import Protection
 from services.common.server import RunningServer
-from services.common.tls import TlsFiles, server_credentials
+from services.common.tls import ServerTls, TlsFiles
+from services.influence.stream import MAX_CHUNK_BYTES
 from tests.echo import call, echo_server, open_stream
 from tests.pki import Authority, credentials_of
+from tests.tcp_proxy import TcpProxy
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
@@ -36,7 +38,7 @@ def authority(tmp_path: Path) -> Authority:
 async def tls_server(authority: Authority, body: Any = echo, **connections: Any) -> AsyncIterator[RunningServer]:
     pair = authority.server()
     protection = Protection(
-        credentials=server_credentials(TlsFiles(certificate=pair.certificate, key=pair.key)),
+        credentials=ServerTls(TlsFiles(certificate=pair.certificate, key=pair.key)).credentials(),
         connections=Connections(**connections),
     )
     async with echo_server(body, protection=protection) as (running, _):
@@ -152,18 +154,44 @@ async def test_an_old_connection_is_left_within_its_grace(authority: Authority) 
         assert await open_stream(channel).read() == b"first"
 
 
+async def test_a_caller_that_is_lost_without_a_word_is_given_up() -> None:
+    left = asyncio.Event()
+
+    async def forever(_request: bytes, context: Any) -> None:
+        try:
+            await context.write(b"first")
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    protection = Protection(connections=Connections(ping_s=1.0, pong_s=1.0))
+    async with echo_server(forever, protection=protection) as (running, there):
+        with TcpProxy(int(running.address.rpartition(":")[2])) as proxy:
+            async with grpc.aio.insecure_channel(proxy.target) as channel:
+                stream = open_stream(channel)
+                assert await stream.read() == b"first"
+                other = open_stream(there)
+                assert await other.read() == b"first"
+                proxy.freeze()
+                await asyncio.wait_for(left.wait(), 20)
+                assert not other.done()
+
+
+@pytest.mark.parametrize("chunk_bytes", [64 << 10, MAX_CHUNK_BYTES], ids=["64 KiB", "largest"])
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_little_is_held_for_a_reader_that_stalls(authority: Authority, *, encrypted: bool) -> None:
+async def test_little_is_held_for_a_reader_that_stalls(
+    authority: Authority, chunk_bytes: int, *, encrypted: bool
+) -> None:
     """What the service hands over before it is held back, beyond what the reader has taken."""
-    chunk, written = b"x" * 65536, 0
+    chunk, written = b"x" * chunk_bytes, 0
     moved = asyncio.Event()
 
     async def pour(_request: bytes, context: Any) -> None:
         nonlocal written
         while True:
-            await context.write(chunk)
             written += len(chunk)
             moved.set()
+            await context.write(chunk)
 
     async with tls_server(authority, pour) if encrypted else _plain(pour) as running:
         credentials = credentials_of(authority.certificate)

@@ -4,17 +4,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.common.errors import ServiceError
+from services.common.metrics import exposition
+from services.common.observability import Observability
 from services.common.protection import Protection
 from services.common.server import RunningServer, start_server
-from services.common.tls import TlsFiles, server_credentials
+from services.common.tls import ServerTls, TlsFiles
 from tests.echo import SERVICE, call, open_stream, register_echo
 from tests.pki import Authority, Pair, credentials_of, write_key
 
@@ -28,7 +32,7 @@ async def tls_server(files: TlsFiles, body: Any = who) -> AsyncIterator[RunningS
     running = await start_server(
         listen="127.0.0.1:0",
         services={SERVICE: register_echo(body)},
-        protection=Protection(credentials=server_credentials(files)),
+        protection=Protection(credentials=ServerTls(files).credentials()),
     )
     try:
         yield running
@@ -177,6 +181,25 @@ async def test_a_new_authority_of_clients_counts_for_new_connections(
             await answer(running, authority.certificate, one)
 
 
+def test_the_end_of_the_certificate_in_use_is_measured(authority: Authority, server: Pair) -> None:
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(exposition(seen.registry).decode())
+        (family,) = (family for family in families if family.name == "eif_certificate_expiry_timestamp_seconds")
+        return {sample.labels["certificate"]: sample.value for sample in family.samples}
+
+    seen = Observability("test")
+    assert told() == {}
+    tls = ServerTls(files(server, authority.certificate))
+    seen.show_certificates(tls.ends())
+    soon, late = datetime(2031, 1, 1, tzinfo=UTC), datetime(2032, 1, 1, tzinfo=UTC)
+    before = told()
+    assert set(before) == {"server", "client_ca"}
+    replace(server, authority.server("soon", until=soon))
+    assert told() == before | {"server": soon.timestamp()}
+    authority.server("late", until=late).certificate.replace(server.certificate)  # with the key of before: not in use
+    assert told() == before | {"server": soon.timestamp()}
+
+
 async def test_a_broken_pair_is_logged_and_the_one_before_goes_on(
     authority: Authority, server: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +226,6 @@ def test_what_cannot_be_used_is_told_at_the_start(authority: Authority, server: 
         (server.certificate, server.key, server.key),
     ):
         with pytest.raises(ServiceError) as caught:
-            server_credentials(TlsFiles(certificate=certificate, key=key, client_ca=client_ca))
+            ServerTls(TlsFiles(certificate=certificate, key=key, client_ca=client_ca))
         assert str(certificate) in caught.value.message
         assert "BEGIN" not in caught.value.message

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import ServiceError
-from services.common.watched_files import MAX_BYTES, WatchedFiles
+from services.common.followed_files import MAX_BYTES
+from services.common.watched_files import WatchedFiles
 
 
 def texts(contents: Sequence[bytes]) -> str:
