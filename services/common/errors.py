@@ -57,6 +57,7 @@ STATUS_BY_REASON: dict[str, StatusCode] = {
     "TIME_LIMIT_EXCEEDED": StatusCode.DEADLINE_EXCEEDED,
     "JOB_STALLED": StatusCode.DEADLINE_EXCEEDED,
     "CLUSTER_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    "CLUSTER_DENIED": StatusCode.PERMISSION_DENIED,
     "RESULT_CORRUPT": StatusCode.DATA_LOSS,
     # the object store
     "OBJECT_NOT_FOUND": StatusCode.NOT_FOUND,

@@ -46,7 +46,7 @@ class Breach:
     """A limit that a job process broke, and for which it was ended.
 
     Attributes:
-        reason: OUT_OF_MEMORY, TIME_LIMIT_EXCEEDED, JOB_STALLED; of a cluster also CLUSTER_UNAVAILABLE.
+        reason: OUT_OF_MEMORY, TIME_LIMIT_EXCEEDED, JOB_STALLED; of a cluster also CLUSTER_UNAVAILABLE, CLUSTER_DENIED.
         message: For the caller.
         metadata: The dynamic parts of the message.
         at_once: No time to end by itself: it would take more still.

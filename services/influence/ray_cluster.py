@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from services.common.errors import ServiceError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from services.influence.ray_client import RayClient
+
+CALL_S = 20.0
+"""For a call to begin to be answered."""
 
 _THREADS = 4
+_LOGGED = 1000
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class ClusterJob:
         folder_uri: The run folder that it was given.
         exit_code: Of its process; None when the process did not end, or was lost with its node.
         message: What the cluster says of it, with the end of its log when it failed.
-        age_s: Seconds since it was submitted.
+        fault: Why the cluster could not run it, by Ray's names; empty where the command itself ended.
     """
 
     submission_id: str
@@ -45,7 +48,7 @@ class ClusterJob:
     folder_uri: str = ""
     exit_code: int | None = None
     message: str = ""
-    age_s: float = 0.0
+    fault: str = ""
 
     @property
     def ended(self) -> bool:
@@ -56,15 +59,17 @@ class ClusterJob:
 class RayCluster:
     """A cluster.
 
-    Every method raises ServiceError CLUSTER_UNAVAILABLE when the cluster does not answer.
+    Every method raises ServiceError: CLUSTER_UNAVAILABLE when the cluster does not answer, or not in time,
+    CLUSTER_DENIED when it does not take our token.
 
     Args:
         address: Of its job server, `http://host:8265`.
+        timeout_s: For a call to begin to be answered.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._client: JobSubmissionClient | None = None
+    def __init__(self, address: str, *, timeout_s: float = CALL_S) -> None:
+        self._address, self._timeout_s = address, timeout_s
+        self._client: RayClient | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ray")
 
     async def submit(
@@ -74,6 +79,7 @@ class RayCluster:
         *,
         folder_uri: str,
         environ: Mapping[str, str],
+        num_cpus: int,
         num_gpus: int,
     ) -> None:
         """Start a job, unless there is one of this id."""
@@ -83,7 +89,7 @@ class RayCluster:
                 submission_id=submission_id,
                 runtime_env={"env_vars": dict(environ)},
                 metadata={"eif_run_folder": folder_uri},
-                entrypoint_num_cpus=1,
+                entrypoint_num_cpus=num_cpus,
                 entrypoint_num_gpus=num_gpus,
             ),
             harmless="already exists",
@@ -104,38 +110,46 @@ class RayCluster:
         """Ask a job to stop: SIGTERM, and SIGKILL some seconds later. One that has ended is left as it is."""
         await self._call(lambda client: client.stop_job(submission_id), harmless="does not exist")
 
-    async def _call(self, call: Callable[[JobSubmissionClient], _T], *, harmless: str | None = None) -> _T | None:
+    async def _call(self, call: Callable[[RayClient], _T], *, harmless: str | None = None) -> _T | None:
         """Make a call; None when it fails with the harmless answer."""
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, partial(self._call_now, call, harmless=harmless)
         )
 
-    def _call_now(self, call: Callable[[JobSubmissionClient], _T], *, harmless: str | None) -> _T | None:
+    def _call_now(self, call: Callable[[RayClient], _T], *, harmless: str | None) -> _T | None:
+        from services.influence.ray_client import AuthenticationError
+
         try:
             return call(self._connected())
+        except AuthenticationError as error:
+            logger.warning("the cluster at %s refuses this server: %s", self._address, str(error)[:_LOGGED])
+            raise ServiceError(
+                "CLUSTER_DENIED",
+                "the Ray cluster does not take the token of this server: set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to those of the cluster, and start the server again",
+            ) from error
         except (RuntimeError, OSError, ValueError) as error:  # Ray's client, and the HTTP library below it
             if harmless is not None and harmless in str(error):
                 return None
-            logger.warning("the cluster at %s did not do what it was asked: %s", self._address, str(error)[:1000])
+            logger.warning("the cluster at %s did not do what it was asked: %s", self._address, str(error)[:_LOGGED])
             raise ServiceError(
                 "CLUSTER_UNAVAILABLE", f"the Ray cluster does not take jobs ({type(error).__name__})"
             ) from error
 
-    def _connected(self) -> JobSubmissionClient:
+    def _connected(self) -> RayClient:
         if self._client is None:
-            from ray.job_submission import JobSubmissionClient
+            from services.influence.ray_client import RayClient
 
-            self._client = JobSubmissionClient(self._address)
+            self._client = RayClient(self._address, timeout_s=self._timeout_s)
         return self._client
 
 
 def _cluster_job(info: Any) -> ClusterJob:  # noqa: ANN401  JobDetails of Ray, which has no types
-    started_ms = info.start_time or 0
     return ClusterJob(
         submission_id=info.submission_id,
         status=str(info.status),
         folder_uri=(info.metadata or {}).get("eif_run_folder", ""),
         exit_code=info.driver_exit_code,
         message=info.message or "",
-        age_s=max(0.0, time.time() - started_ms / 1000) if started_ms else 0.0,
+        fault=info.error_type or "",
     )

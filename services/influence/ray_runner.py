@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from services.common.errors import ServiceError
 from services.common.storage.base import ObjectStore
 from services.influence.job_folder import read_request
 from services.influence.job_log import JobLog
-from services.influence.limits import Breach, JobLimits, Watch
-from services.influence.messages import Message, ProgressMessage, TotalsMessage
+from services.influence.limits import JobLimits
 from services.influence.ray_cluster import ClusterJob, RayCluster
+from services.influence.ray_exit import exit_of, lost
+from services.influence.ray_run import RayRun
 from services.influence.run_folder import RunFolder
-from services.influence.runner import ExitReport, LastMessage, OnMessage
+from services.influence.runner import ExitReport, OnMessage, how_it_ended
 from services.influence.spec import Device, JobRequest
 
 WORKER = ("python", "-m", "services.influence.worker")
@@ -30,20 +30,6 @@ _LOG_LINES = 12
 _PREFIX = "eif-"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Run:
-    """A run under way."""
-
-    asked_to_stop: bool = False
-    left: bool = False
-    told_to_stop: bool = False
-    breach: Breach | None = None
-    seen: list[Message] = field(default_factory=list)
-    last: LastMessage | None = None
-    away_since: float | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class RayRunner:
@@ -58,9 +44,11 @@ class RayRunner:
         environ: Settings for the processes. The cluster shows them to everybody who may see its jobs: no secrets.
         secrets: Values that must not be told when the end of a log is.
         limits: What one job may take; its memory is the cluster's to watch.
+        cpus: CPUs that the process of a job asks for, and threads that it gets.
         gpus: Jobs that leave the device to the server get a GPU.
         patience_s: How long a cluster may be away before the run counts as lost.
         poll_s: Between two looks.
+        command: Started with the URI of the run folder as its last argument.
     """
 
     def __init__(
@@ -71,6 +59,7 @@ class RayRunner:
         environ: Mapping[str, str],
         secrets: Collection[str] = (),
         limits: JobLimits | None = None,
+        cpus: int = 1,
         gpus: bool = False,
         patience_s: float = 300.0,
         poll_s: float = 1.0,
@@ -79,59 +68,52 @@ class RayRunner:
         self._cluster, self._store = cluster, store
         self._environ = dict(environ)
         self._secrets = tuple(secret for secret in secrets if secret)
-        self._limits = limits or JobLimits()
-        self._gpus, self._patience_s, self._poll_s = gpus, patience_s, poll_s
+        self._cpus, self._gpus = cpus, gpus
+        self._patience_s, self._poll_s = patience_s, poll_s
         self._command = tuple(command)
-        self._runs: dict[Path, _Run] = {}
+        self._new_run = partial(RayRun, cluster, limits=limits or JobLimits(), patience_s=patience_s, poll_s=poll_s)
+        self._runs: dict[Path, RayRun] = {}
         self._strays: dict[Path, asyncio.Task[None]] = {}
 
     async def run(self, folder: Path, on_message: OnMessage) -> ExitReport:
         if folder in self._runs:
             raise RuntimeError(f"a job runs for {folder} already")
-        run = self._runs[folder] = _Run()
+        run = self._runs[folder] = self._new_run(on_message)
         try:
             await self.reap(folder)
             request = await asyncio.to_thread(read_request, folder)
-            job = await self._started(run, request)
+            job = await run.started(lambda: self._find_or_submit(request))
+            if job is not None:
+                run_folder = RunFolder(self._store, job.folder_uri)
+                job = await run.followed(job, run_folder)
             if job is None:
                 return ExitReport(asked_to_stop=run.breach is None, breach=run.breach)
-            return await self._follow(run, job, folder, on_message)
+            await self._remove(run_folder)
+            return self._report(run, job, folder)
         finally:
             del self._runs[folder]
 
     def cancel(self, folder: Path) -> None:
         run = self._runs.get(folder)
         if run is not None:
-            run.asked_to_stop = True
-            run.wake.set()
+            run.stop()
         elif folder not in self._strays:
             task = self._strays[folder] = asyncio.create_task(self._stop_all(folder.name))
             task.add_done_callback(lambda _: self._strays.pop(folder, None))
 
     def leave(self, folder: Path) -> None:
         if (run := self._runs.get(folder)) is not None:
-            run.left = True
-            run.wake.set()
+            run.leave()
 
     async def reap(self, folder: Path) -> None:
         if (stray := self._strays.get(folder)) is not None:
             await asyncio.shield(stray)
 
-    async def _started(self, run: _Run, request: JobRequest) -> ClusterJob | None:
-        """The job of the cluster: one that runs already, or a new one. None when there is to be none."""
-        while not (run.asked_to_stop or run.left):
-            try:
-                if running := await self._cluster.running(f"{_PREFIX}{request.uid}-"):
-                    logger.info("%s: goes on as %s of the cluster", request.name, running[0].submission_id)
-                    return running[0]
-                return await self._submit(request)
-            except ServiceError as error:
-                if self._gone_for_good(run, error):
-                    return None
-            await self._pause(run)
-        return None
-
-    async def _submit(self, request: JobRequest) -> ClusterJob:
+    async def _find_or_submit(self, request: JobRequest) -> ClusterJob:
+        """The job of the cluster: one that runs already, or a new one."""
+        if running := await self._cluster.running(f"{_PREFIX}{request.uid}-"):
+            logger.info("%s: goes on as %s of the cluster", request.name, running[0].submission_id)
+            return running[0]
         folder = RunFolder.of(self._store, request)
         submission_id = f"{_PREFIX}{request.uid}-{request.attempt}"
         await asyncio.to_thread(folder.write_request, request)
@@ -140,74 +122,23 @@ class RayRunner:
             [*self._command, folder.uri],
             folder_uri=folder.uri,
             environ=self._environ,
+            num_cpus=self._cpus,
             num_gpus=int(_wants_gpu(request, auto=self._gpus)),
         )
         logger.info("%s: submitted as %s", request.name, submission_id)
         return ClusterJob(submission_id=submission_id, status="PENDING", folder_uri=folder.uri)
 
-    async def _follow(self, run: _Run, job: ClusterJob, folder: Path, on_message: OnMessage) -> ExitReport:
-        run_folder = RunFolder(self._store, job.folder_uri)
-        watch: Watch | None = None
-        while not job.ended:
-            if run.left and not run.asked_to_stop:
-                return ExitReport(asked_to_stop=True)
-            try:
-                await self._tell_to_stop(run, job, watch)
-                job = await self._look(job)
-                for message in await asyncio.to_thread(run_folder.read_messages):
-                    self._take(run, watch, message, on_message)
-                run.away_since = None
-            except ServiceError as error:
-                if self._gone_for_good(run, error):
-                    return ExitReport(breach=run.breach)
-            if watch is None and job.status == "RUNNING":
-                watch = Watch(self._limits, 0, age_s=job.age_s)
-            if not job.ended:
-                await self._pause(run)
-        return await self._ended(run, job, run_folder, folder, on_message)
-
-    async def _look(self, job: ClusterJob) -> ClusterJob:
-        found = await self._cluster.find(job.submission_id)
-        if found is not None:
-            return found
-        return ClusterJob(
-            submission_id=job.submission_id,
-            status="FAILED",
-            folder_uri=job.folder_uri,
-            message="the cluster does not know the job any more",
-        )
-
-    def _take(self, run: _Run, watch: Watch | None, message: Message, on_message: OnMessage) -> None:
-        """Hand on what was not said before; messages stay where they are until newer ones take their place."""
-        if message in run.seen:
-            return
-        run.seen = [other for other in run.seen if type(other) is not type(message)] + [message]
-        if watch is not None:
-            watch.saw(message)
-        if not isinstance(message, ProgressMessage | TotalsMessage):
-            run.last = message
-        on_message(message)
-
-    async def _tell_to_stop(self, run: _Run, job: ClusterJob, watch: Watch | None) -> None:
-        if watch is not None and run.breach is None and not run.asked_to_stop:
-            run.breach = watch.out_of_time() or watch.stalled()
-        if (run.asked_to_stop or run.breach is not None) and not run.told_to_stop:
-            await self._cluster.stop(job.submission_id)
-            run.told_to_stop = True
-
-    async def _ended(
-        self, run: _Run, job: ClusterJob, run_folder: RunFolder, folder: Path, on_message: OnMessage
-    ) -> ExitReport:
+    async def _remove(self, folder: RunFolder) -> None:
         try:
-            for message in await asyncio.to_thread(run_folder.read_messages):
-                self._take(run, None, message, on_message)
-            await asyncio.to_thread(run_folder.remove)
+            await asyncio.to_thread(folder.remove)
         except ServiceError as error:
-            logger.warning("the run folder %s was left behind: %s", run_folder.uri, error.message)
+            logger.warning("the run folder %s was left behind: %s", folder.uri, error.message)
+
+    def _report(self, run: RayRun, job: ClusterJob, folder: Path) -> ExitReport:
         log = JobLog(folder)
         log.write(f"{job.submission_id}: {job.status}. {job.message}\n".encode())
         code, name = exit_of(job)
-        return ExitReport(
+        report = ExitReport(
             last=run.last,
             exit_code=code,
             signal=name,
@@ -215,26 +146,8 @@ class RayRunner:
             breach=run.breach or lost(job, run.last),
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
-
-    def _gone_for_good(self, run: _Run, error: ServiceError) -> bool:
-        """Whether cluster or store have been away for longer than one waits; notes why."""
-        now = asyncio.get_running_loop().time()
-        run.away_since = run.away_since or now
-        if now - run.away_since <= self._patience_s:
-            return False
-        what = f"{error.message}, for {self._patience_s:g} s"
-        run.breach = run.breach or Breach(reason=error.reason, message=what, metadata=error.metadata, again=True)
-        return True
-
-    async def _pause(self, run: _Run) -> None:
-        if run.told_to_stop:
-            run.wake.clear()
-        try:
-            async with asyncio.timeout(self._poll_s):
-                await run.wake.wait()
-        except TimeoutError:
-            return
-        run.wake.clear()
+        log.write(f"{how_it_ended(report)}\n".encode())
+        return report
 
     async def _stop_all(self, uid: str) -> None:
         """End what runs on the cluster for a job that nobody follows here."""
@@ -255,22 +168,3 @@ class RayRunner:
 def _wants_gpu(request: JobRequest, *, auto: bool) -> bool:
     device = request.spec.run.device
     return device is Device.CUDA or (device is Device.AUTO and auto)
-
-
-def exit_of(job: ClusterJob) -> tuple[int | None, str | None]:
-    """Exit code or signal. The shell that starts the command adds 128 to the number of a signal."""
-    code = job.exit_code
-    if code is None:
-        return (0 if job.status == "SUCCEEDED" else None), ("SIGTERM" if job.status == "STOPPED" else None)
-    number = -code if code < 0 else code - 128
-    if code < 0 or number in {signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS}:
-        return None, signal.Signals(number).name
-    return code, None
-
-
-def lost(job: ClusterJob, last: LastMessage | None) -> Breach | None:
-    """A process that neither ended nor was stopped: its node is gone, or the cluster has forgotten it."""
-    if job.status != "FAILED" or job.exit_code is not None or last is not None:
-        return None
-    what = "the process of the job was lost with its node, or the cluster could not start it; its log says more"
-    return Breach(reason="WORKER_CRASHED", message=what, again=True)

@@ -1,10 +1,13 @@
 """The folder of a run that works on other machines: in the object store, where both sides find it.
 
 <folder of the results>/.run/<attempt>/job.json         what is asked for, from the control plane
+<folder of the results>/.run/<attempt>/started         when its process started there, seconds since 1970
 <folder of the results>/.run/<attempt>/messages.jsonl   the newest progress and totals, at last the last message
 """
 
 from __future__ import annotations
+
+import time
 
 from pydantic import ValidationError
 
@@ -17,7 +20,9 @@ from services.influence.spec import JobRequest
 MAX_JOB_BYTES = 64 << 20
 MAX_MESSAGES_BYTES = 4 << 20
 
-_JOB, _MESSAGES = "job.json", "messages.jsonl"
+_JOB, _STARTED, _MESSAGES = "job.json", "started", "messages.jsonl"
+_MAX_STARTED_BYTES = 64
+_NOT_YET = frozenset({"OBJECT_NOT_FOUND", "OBJECT_CHANGED"})
 
 
 class RunFolder:
@@ -45,6 +50,20 @@ class RunFolder:
         """What is asked for, as JSON."""
         return self._store.read(f"{self.uri}/{_JOB}", max_bytes=MAX_JOB_BYTES)
 
+    def note_start(self) -> None:
+        """The process of the run begins now."""
+        self._store.put(f"{self.uri}/{_STARTED}", f"{time.time():.3f}\n".encode())
+
+    def age_s(self) -> float:
+        """Seconds since its process began, by the clocks of both machines; 0 when it has not said so yet."""
+        try:
+            started = float(self._store.read(f"{self.uri}/{_STARTED}", max_bytes=_MAX_STARTED_BYTES))
+        except (ServiceError, ValueError) as error:
+            if isinstance(error, ValueError) or error.reason in _NOT_YET:
+                return 0.0
+            raise
+        return max(0.0, time.time() - started)
+
     def write_messages(self, messages: list[Message]) -> None:
         """Replace the messages."""
         lines = b"".join(message.model_dump_json().encode() + b"\n" for message in messages)
@@ -55,7 +74,7 @@ class RunFolder:
         try:
             data = self._store.read(f"{self.uri}/{_MESSAGES}", max_bytes=MAX_MESSAGES_BYTES)
         except ServiceError as error:
-            if error.reason in {"OBJECT_NOT_FOUND", "OBJECT_CHANGED"}:
+            if error.reason in _NOT_YET:
                 return []
             raise
         return [message for line in data.splitlines() if (message := _parsed(line)) is not None]

@@ -35,6 +35,16 @@ class ExitReport:
     log_tail: str = ""
 
 
+def how_it_ended(report: ExitReport) -> str:
+    """A line for the log of the job: it is kept also of runs that were tried again."""
+    how = report.signal or ("lost" if report.exit_code is None else f"exit code {report.exit_code}")
+    if report.breach is not None:
+        how = f"{how}, {report.breach.reason}: {report.breach.message}"
+    elif report.asked_to_stop:
+        how = f"{how}, asked to stop"
+    return f"the job process ended ({how})"
+
+
 class JobRunner(Protocol):
     """Runs job processes, each in a folder of its own that holds its `job.json`.
 

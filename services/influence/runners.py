@@ -54,6 +54,7 @@ def open_runner(
         environ=cluster_environ(settings, storage, environ),
         secrets=storage.secrets(),
         limits=JobLimits(time_s=settings.job_time_limit_s, stall_s=settings.job_stall_s),
+        cpus=settings.ray_cpus,
         gpus=settings.ray_gpus,
         patience_s=settings.ray_patience_s,
     )

@@ -58,6 +58,8 @@ class InfluenceSettings(ServerSettings, EmbeddingConnection):
     """Locks of the GPUs, one job each; the same folder for every server of a machine."""
     ray_address: str | None = None
     """Job server of a Ray cluster, `http://host:8265`: jobs run there. None: on this machine. See docs/ray.md."""
+    ray_cpus: int = Field(default=1, ge=1, le=4096)
+    """CPUs of the cluster that the process of a job gets, and threads for what is not in shards."""
     ray_gpus: bool = False
     """The cluster has GPUs: jobs that leave the device to the server get one."""
     ray_patience_s: float = Field(default=300.0, ge=0)

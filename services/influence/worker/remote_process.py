@@ -9,15 +9,24 @@ from services.common.storage.router import open_store
 from services.common.telemetry import configure_logging
 from services.influence.run_folder import RunFolder
 from services.influence.worker.mailbox import Mailbox
+from services.influence.worker.patient_store import PatientStore
 from services.influence.worker.process import JOB_JSON, JobProcess
 from services.influence.worker.scratch import scratch_folder
+from services.influence.worker.settings import WorkerSettings
 
 
 def run_remote(uri: str) -> NoReturn:
     """Run the job of a run folder. Whoever started this process sees to it that there is one of it."""
     storage = StorageSettings()
     configure_logging(secrets=storage.secrets())
-    run_folder = RunFolder(open_store(storage), uri)
+    store = open_store(storage)
+    patient = PatientStore(store, patience_s=WorkerSettings().storage_patience_s, check=_nothing)
+    asked = RunFolder(patient, uri)
+    asked.note_start()
     with scratch_folder() as folder:
-        (folder / JOB_JSON).write_bytes(run_folder.read_request())
-        JobProcess(folder, outbox=Mailbox(run_folder), disposable=True).run()
+        (folder / JOB_JSON).write_bytes(asked.read_request())
+        JobProcess(folder, outbox=Mailbox(RunFolder(store, uri)), disposable=True).run()
+
+
+def _nothing() -> None:
+    """Until there is a job, SIGTERM waits."""

@@ -87,7 +87,9 @@ async def test_an_exit_without_a_last_message_tells_code_and_log(tmp_path: Path)
     report, _ = await run(tmp_path, *steps, {"do": "exit", "code": 7})
     assert (report.last, report.exit_code, report.signal) == (None, 7, None)
     assert report.log_tail.splitlines() == [f"line {number}" for number in range(8, 20)]
-    assert (tmp_path / "log.txt").read_text().startswith("line 0\n")
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith("line 0\n")
+    assert log.endswith("the job process ended (exit code 7)\n")
 
 
 async def test_a_process_that_is_killed_tells_the_signal(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ async def test_a_process_that_takes_too_much_memory_is_killed_and_says_how_much(
     assert report.breach is not None
     assert int(report.breach.metadata["used_bytes"]) > LIMIT
     assert report.breach.metadata["limit_bytes"] == str(LIMIT)
+    assert f"(SIGKILL, OUT_OF_MEMORY: {report.breach.message})" in (tmp_path / "log.txt").read_text()
 
 
 async def test_children_count_and_end_with_it(tmp_path: Path) -> None:

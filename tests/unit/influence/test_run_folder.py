@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_what_is_no_message_is_passed_over(folder: RunFolder, place: Place) -> N
     lines = [b"not json", b'{"type": "unknown"}', progress(1).model_dump_json().encode(), b"\xff"]
     place.store.put(f"{folder.uri}/messages.jsonl", b"\n".join(lines))
     assert folder.read_messages() == [progress(1)]
+
+
+def test_its_age_counts_from_the_start_of_its_process(folder: RunFolder, place: Place) -> None:
+    assert folder.age_s() == 0
+    folder.note_start()
+    assert 0 <= folder.age_s() < 60
+    place.store.put(f"{folder.uri}/started", f"{time.time() - 3600}".encode())
+    assert 3600 <= folder.age_s() < 3660
+    place.store.put(f"{folder.uri}/started", f"{time.time() + 3600}".encode())  # a clock that is ahead
+    assert folder.age_s() == 0
+    place.store.put(f"{folder.uri}/started", b"no time")
+    assert folder.age_s() == 0
 
 
 def test_nothing_stays_of_it(folder: RunFolder, place: Place) -> None:
