@@ -6,11 +6,12 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/locks
+TOOLS := .cache/tools
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 GEN_STAMP := .venv-gen/.installed-$(shell cksum < $(LOCKS)/gen.lock | cut -d' ' -f1)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 STORE ?= local
 DATA ?= digits
@@ -47,8 +48,21 @@ test: setup ## Run the tests
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 .PHONY: test-ray
-test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 5 minutes, 2 GB)
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/integration/test_ray.py
+test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 10 minutes, 2 GB)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/integration/test_ray.py tests/integration/test_ray_failures.py
+
+.PHONY: test-tools
+test-tools: setup $(if $(LABEL_STUDIO_PYTHON),,$(TOOLS)/label-studio/.installed) $(if $(FIFTYONE_PYTHON),,$(TOOLS)/fiftyone/.installed)
+test-tools: ## Review findings in a real Label Studio and FiftyOne (2 GB the first time) [LABEL_STUDIO_PYTHON=] [FIFTYONE_PYTHON=]
+	@EIF_LABEL_STUDIO_PYTHON='$(or $(LABEL_STUDIO_PYTHON),$(TOOLS)/label-studio/bin/python)' \
+		EIF_FIFTYONE_PYTHON='$(or $(FIFTYONE_PYTHON),$(TOOLS)/fiftyone/bin/python)' $(BIN)/python -m pytest tests/tools
+
+# Each has an environment of its own; without it its test skips, and says so.
+$(TOOLS)/%/.installed: tests/tools/%.txt | setup
+	@mkdir -p $(@D); echo "==> $*, for its test only, into $(@D)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) \
+		&& $(BIN)/uv pip install --quiet --python $(@D)/bin/python -r $< && touch $@ \
+		|| { rm -rf $(@D); echo "==> $* could not be installed: going on without" >&2; }
 
 SOAK_S ?= 300
 SOAK_SEED ?= 0

@@ -25,6 +25,7 @@ _REVIEWED = "reviewed.csv"
     epilog=examples(
         "eif apply train.csv --decisions review.csv -o train-2.csv",
         "eif apply train.csv --decisions label-studio-export.json -o train-2.csv --reviewed reviewed.csv",
+        "eif apply train.csv --decisions exported-by-fiftyone/ -o train-2.csv",
         "eif audit --model my-model --train train-2.csv --test test.csv --decisions reviewed.csv",
     )
 )
@@ -35,7 +36,7 @@ _REVIEWED = "reviewed.csv"
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="CSV or JSON Lines, or Label Studio's JSON export; of several the later ones count.",
+    help="CSV or JSON Lines, Label Studio's JSON export, or FiftyOne's folder; of several the later ones count.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new manifest.")
 @click.option(
@@ -55,11 +56,13 @@ def apply(
     """
     from services.client.roundtrip.applying import apply_decisions, recall, remember
     from services.client.roundtrip.errors import RoundTripError
+    from services.client.roundtrip.fiftyone import SAMPLES
     from services.common.decisions import DecisionsInvalid
 
     if is_uri(manifest):
         raise InputError(f"{manifest}: the manifest is a file of this machine; copy it here first")
     memory = reviewed or output.with_name(_REVIEWED)
+    sources = tuple(path / SAMPLES if path.is_dir() else path for path in sources)
     try:
         decisions = [decision for path in sources for decision in _read(path)]
         known = recall(memory)  # before anything is written: it may be no such file
@@ -72,9 +75,12 @@ def apply(
 
 
 def _read(path: Path) -> list[Decision]:
+    from services.client.roundtrip.fiftyone import SAMPLES, read_tags
     from services.client.roundtrip.label_studio import read_annotations
     from services.common.decisions import read_decisions
 
+    if path.name == SAMPLES:
+        return read_tags(path)
     return read_annotations(path) if path.name.lower().endswith(".json") else read_decisions(path)
 
 

@@ -14,10 +14,10 @@ from xml.etree import ElementTree as ET
 
 from services.client.roundtrip.errors import RoundTripError
 from services.client.roundtrip.images import Rewrite, image_of
+from services.client.roundtrip.json_export import is_label, read_export
 from services.client.roundtrip.review import ReviewItem
 from services.common.decisions import Decision, DecisionKind
 
-MAX_EXPORT_BYTES = 1 << 30
 _LABEL, _DECISION, _NOTE, _IMAGE = "label", "decision", "note", "image"
 
 
@@ -51,12 +51,7 @@ def read_annotations(path: Path) -> list[Decision]:
     Raises:
         RoundTripError: It is not such an export, or a task was not made by `write_tasks`.
     """
-    if path.stat().st_size > MAX_EXPORT_BYTES:
-        raise RoundTripError(f"{path} has more than {MAX_EXPORT_BYTES:,} bytes: export the project in parts")
-    try:
-        tasks = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise RoundTripError(f"{path} is not valid JSON: {error}") from error
+    tasks = read_export(path)
     if not isinstance(tasks, list):
         raise RoundTripError(f"{path} is not a list of tasks: export the project as JSON")
     return list(_decisions(tasks, path))
@@ -117,7 +112,7 @@ def _decision(data: Mapping[str, Any], annotation: Mapping[str, Any], path: Path
         return None
     if chosen == label:
         return Decision(sample_id=sample_id, label=label, kind=DecisionKind.KEEP, note=note)
-    if not chosen.isprintable() or not chosen.strip() or len(chosen) > 1024:
+    if not is_label(chosen):
         _refuse(path, number, f"has a label that no manifest can have: {chosen[:80]!r}")
     return Decision(sample_id=sample_id, label=label, kind=DecisionKind.RELABEL, new_label=chosen, note=note)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from eif_engine.audit_tables import FINDING_KINDS, FINDINGS, ISSUES, TEST_ISSUES
 from services.client.roundtrip.errors import RoundTripError
-from services.client.roundtrip.fiftyone import write_dataset
+from services.client.roundtrip.fiftyone import read_tags, write_dataset
 from services.client.roundtrip.flat import COLUMNS, write_csv, write_parquet
 from services.client.roundtrip.images import Rewrite, image_of
 from services.client.roundtrip.label_studio import labelling_configuration, read_annotations, write_tasks
@@ -218,6 +218,7 @@ class TestFiftyOne:
             "filepath": "s3://b/a.png",
             "tags": ["label_issue", "leak"],
             "eif_id": "a",
+            "eif_label": "cat",
             "ground_truth": {"_cls": "Classification", "tags": [], "label": "cat", "confidence": 0.25},
             "suggestion": {"_cls": "Classification", "tags": [], "label": "dog", "confidence": 0.625},
             "severity": 0.75,
@@ -229,6 +230,56 @@ class TestFiftyOne:
     def test_no_samples(self, tmp_path: Path) -> None:
         write_dataset([], tmp_path, job="j")
         assert json.loads((tmp_path / "samples.json").read_text()) == {"samples": []}
+        assert read_tags(tmp_path / "samples.json") == []
+
+    @pytest.mark.parametrize(
+        ("tags", "now", "decided"),
+        [
+            (["leak"], "cat", None),
+            (["leak", "keep"], "cat", (KEEP, "")),
+            (["relabel"], "cat", (RELABEL, "dog")),
+            (["relabel"], "cow", (RELABEL, "cow")),
+            (["keep"], "cow", (RELABEL, "cow")),
+            ([], "cow", (RELABEL, "cow")),
+            (["remove"], "cow", (REMOVE, "")),
+        ],
+    )
+    def test_tags_and_changed_labels_are_decisions(
+        self, tmp_path: Path, tags: list[str], now: str, decided: tuple[DecisionKind, str] | None
+    ) -> None:
+        found = read_tags(tagged(tmp_path, {"tags": tags, "ground_truth": {"_cls": "Classification", "label": now}}))
+        kinds = [(one.sample_id, one.label, one.kind, one.new_label) for one in found]
+        assert kinds == ([("a", "cat", *decided)] if decided else [])
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"tags": ["keep", "remove"]}, r"sample 1: it \('a'\) has the tags keep and remove"),
+            ({"tags": ["relabel"], "suggestion": None}, "has the tag relabel, but no suggestion"),
+            ({"ground_truth": {"label": "two\nlines"}}, "has a label that no manifest can have"),
+            ({"eif_label": None}, "has no eif_id and eif_label"),
+            ({"eif_id": ""}, "has no eif_id and eif_label"),
+        ],
+    )
+    def test_what_cannot_be_a_decision(self, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+        with pytest.raises(RoundTripError, match=said):
+            read_tags(tagged(tmp_path, changes))
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"samples": [5]}', '{"samples": {}}'])
+    def test_what_is_no_dataset(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "samples.json").write_text(text)
+        with pytest.raises(RoundTripError, match=r"samples\.json"):
+            read_tags(tmp_path / "samples.json")
+
+
+def tagged(folder: Path, changes: dict[str, Any]) -> Path:
+    """A dataset as it comes back, with its first sample changed."""
+    write_dataset(ITEMS, folder, job="j")
+    path = folder / "samples.json"
+    content = json.loads(path.read_text())
+    content["samples"][0] |= changes
+    path.write_text(json.dumps(content))
+    return path
 
 
 def tasks_of(items: list[ReviewItem]) -> list[dict[str, Any]]:
