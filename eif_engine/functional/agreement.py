@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eif_engine.functional.neighbors import BLOCK_BYTES, nearest
+from eif_engine.functional.similarity_bound import SimilarityBound
 
 FLOOR = 0.01
 """Share of a vote that no label can fall below: neighbours that all agree are strong evidence, not proof."""
@@ -48,12 +49,18 @@ class Neighborhood:
 
 
 def neighborhood(
-    v_NF: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES, unit: bool = False
+    v_NF: Tensor,
+    rows_Q: Tensor,
+    count: int,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    unit: bool = False,
+    bound: SimilarityBound | None = None,
 ) -> Neighborhood:
-    """The nearest neighbours of rows in the order of `rows_Q`; `count` is cut to N - 1, `unit` as in `nearest`."""
+    """The nearest neighbours of rows in the order of `rows_Q`; `count`, `unit` and `bound` as in `nearest`."""
     found = [
         (neighbors, distances)
-        for _, neighbors, distances in nearest(v_NF, rows_Q, count, block_bytes=block_bytes, unit=unit)
+        for _, neighbors, distances in nearest(v_NF, rows_Q, count, block_bytes=block_bytes, unit=unit, bound=bound)
     ]
     return Neighborhood(torch.cat([neighbors for neighbors, _ in found]), torch.cat([far for _, far in found]))
 

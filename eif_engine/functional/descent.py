@@ -43,6 +43,7 @@ class Adam:
         self._parameters, self._learning_rate = parameters, learning_rate
         self._means = [torch.zeros_like(parameter) for parameter in parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in parameters]
+        self._spreads = [torch.empty_like(parameter) for parameter in parameters]
         self._steps = [0] * len(parameters)
 
     @torch.no_grad()
@@ -54,5 +55,5 @@ class Adam:
             mean, square, steps = self._means[place], self._squares[place], self._steps[place]
             mean.lerp_(gradient, 1 - _BETA)
             square.mul_(_BETA_SQUARE).addcmul_(gradient, gradient, value=1 - _BETA_SQUARE)
-            spread = (square.sqrt() / (1 - _BETA_SQUARE**steps) ** 0.5).add_(_EPSILON)
+            spread = torch.sqrt(square, out=self._spreads[place]).div_((1 - _BETA_SQUARE**steps) ** 0.5).add_(_EPSILON)
             self._parameters[place].addcdiv_(mean, spread, value=-self._learning_rate / (1 - _BETA**steps))

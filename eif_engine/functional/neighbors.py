@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eif_engine.functional.similarity_bound import SimilarityBound, slack
+
 BLOCK_BYTES = 64 * 2**20
 """Memory of one block of similarities."""
 
 MARGIN = 8
 """Candidates beyond the neighbours asked for; where more are as near, they are looked at one by one."""
+
+_CACHE_BYTES = 2**20
+"""Differences that are made, squared and added up before the next ones are."""
 
 STRIP = 32
 """Columns of which only the largest is looked at before the nearest are sorted."""
@@ -58,7 +63,13 @@ def farthest_of_class(v_ND: Tensor, labels_N: Tensor, *, block_bytes: int = BLOC
 
 
 def nearest(
-    v_ND: Tensor, rows_Q: Tensor, count: int, *, block_bytes: int = BLOCK_BYTES, unit: bool = False
+    v_ND: Tensor,
+    rows_Q: Tensor,
+    count: int,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    unit: bool = False,
+    bound: SimilarityBound | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The `count` nearest other rows of each of `rows_Q`, in blocks.
 
@@ -68,6 +79,7 @@ def nearest(
         count: How many of each.
         block_bytes: Memory of a block of similarities.
         unit: Whether the vectors are of unit length already; no copy of them is made then.
+        bound: Of these vectors; what is found is the same, in less time where it proves much. All comes in one block.
 
     Yields:
         The rows of the block (B,), their neighbours (B, count) nearest first and lowest row first among equals, and the
@@ -75,20 +87,75 @@ def nearest(
     """
     vn_ND = v_ND if unit else F.normalize(v_ND, dim=1)
     count = min(count, len(vn_ND) - 1)
+    if bound is None or not len(rows_Q):
+        yield from _nearest_of_all(vn_ND, rows_Q, count, block_bytes)
+        return
+    yield rows_Q, *_nearest_by(bound, vn_ND, rows_Q, count, block_bytes)
+
+
+def _nearest_by(
+    bound: SimilarityBound, vn_ND: Tensor, rows_Q: Tensor, count: int, block_bytes: int
+) -> tuple[Tensor, Tensor]:
+    """The neighbours (Q, count) of all rows, and the distances; rows that are not proven are searched in full."""
+    room_BN, parts = _room(vn_ND, rows_Q, len(vn_ND), block_bytes)
+    found = [_nearest_bounded(vn_ND, rows_Q[part], count, bound, room_BN[: part.stop - part.start]) for part in parts]
+    neighbor_QK, distance_QK, proven_Q = (torch.cat(each) for each in zip(*found, strict=True))
+    del room_BN
+    left_R = (~proven_Q).nonzero().flatten()
+    full = list(_nearest_of_all(vn_ND, rows_Q[left_R], count, block_bytes))
+    if full:
+        neighbor_QK[left_R] = torch.cat([neighbor_BK for _, neighbor_BK, _ in full])
+        distance_QK[left_R] = torch.cat([distance_BK for _, _, distance_BK in full])
+    return neighbor_QK, distance_QK
+
+
+def _room(vn_ND: Tensor, rows_Q: Tensor, widest: int, block_bytes: int) -> tuple[Tensor, list[slice]]:
+    """Memory for the similarities of one block after the other, and the blocks.
+
+    Fresh pages for each would cost as much as the product itself.
+    """
+    parts = list(blocks(len(rows_Q), widest, vn_ND.element_size(), block_bytes))
+    return vn_ND.new_empty(parts[0].stop if parts else 0, len(vn_ND)), parts
+
+
+def _nearest_bounded(
+    vn_ND: Tensor, rows_B: Tensor, count: int, bound: SimilarityBound, room_BN: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest among the rows of the largest bounds, their distances, and whether no other can be nearer (B,)."""
+    most_BN = bound.of(rows_B, out=room_BN)
+    most_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
+    most_BC, candidate_BC = _most_similar(most_BN, bound.candidates + 1)
+    neighbor_BK, distance_BK = _nearest_candidates(vn_ND, rows_B, candidate_BC[:, :-1], count)
+    farthest_B = 1 - distance_BK[:, -1] / 2
+    return neighbor_BK, distance_BK, most_BC[:, -1] < farthest_B - slack(vn_ND.dtype)
+
+
+def _nearest_candidates(vn_ND: Tensor, rows_B: Tensor, candidate_BC: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` nearest of the candidates of each row, the lowest rows among equals, and their distances."""
+    candidate_BC = candidate_BC.sort(dim=1).values
+    distance_BC = vn_ND.new_empty(candidate_BC.shape)
+    for part in blocks(len(rows_B), candidate_BC.shape[1] * vn_ND.shape[1], vn_ND.element_size(), _CACHE_BYTES):
+        distance_BC[part] = squared_distances(vn_ND[rows_B[part], None], vn_ND[candidate_BC[part]])
+    order_BK = distance_BC.sort(dim=1, stable=True).indices[:, :count]
+    return candidate_BC.gather(1, order_BK), distance_BC.gather(1, order_BK)
+
+
+def _nearest_of_all(
+    vn_ND: Tensor, rows_Q: Tensor, count: int, block_bytes: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What `nearest` yields, from similarities to all rows."""
     width = min(count + MARGIN, len(vn_ND) - 1)
     widest = max(len(vn_ND), width * vn_ND.shape[1])  # similarities to all, or differences to candidates
-    for part in blocks(len(rows_Q), widest, vn_ND.element_size(), block_bytes):
+    room_BN, parts = _room(vn_ND, rows_Q, widest, block_bytes)
+    for part in parts:
         rows_B = rows_Q[part]
-        similarity_BN = vn_ND[rows_B] @ vn_ND.T
+        similarity_BN = torch.mm(vn_ND[rows_B], vn_ND.T, out=room_BN[: len(rows_B)])
         similarity_BN[torch.arange(len(rows_B), device=rows_B.device), rows_B] = -torch.inf
         # A few more than asked for: rounding must not decide between equals at the edge.
-        similar_BK, neighbor_BK = _most_similar(similarity_BN, min(width + 1, len(vn_ND)))
-        edge_B = similar_BK[:, count - 1] - 64 * torch.finfo(vn_ND.dtype).eps
+        similar_BK, candidate_BK = _most_similar(similarity_BN, min(width + 1, len(vn_ND)))
+        edge_B = similar_BK[:, count - 1] - slack(vn_ND.dtype)
         crowded_B = (similar_BK[:, width:] >= edge_B[:, None]).any(dim=1)
-        neighbor_BK = neighbor_BK[:, :width].sort(dim=1).values
-        distance_BK = squared_distances(vn_ND[rows_B, None], vn_ND[neighbor_BK])
-        order_BK = distance_BK.sort(dim=1, stable=True).indices[:, :count]
-        neighbor_BK, distance_BK = neighbor_BK.gather(1, order_BK), distance_BK.gather(1, order_BK)
+        neighbor_BK, distance_BK = _nearest_candidates(vn_ND, rows_B, candidate_BK[:, :width], count)
         for row in crowded_B.nonzero().flatten().tolist():
             candidates = (similarity_BN[row] >= edge_B[row]).nonzero().flatten()
             neighbor_BK[row], distance_BK[row] = _nearest_of(vn_ND, int(rows_B[row]), candidates, count, block_bytes)

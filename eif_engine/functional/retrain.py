@@ -11,8 +11,10 @@ from torch import Tensor
 
 from eif_engine.counterfactual_config import RetrainConfig, RetrainOptimizer
 from eif_engine.errors import InvalidInput
+from eif_engine.functional.cosine_gradient import cosine_gradient
 from eif_engine.functional.descent import Adam, Descent, Sgd
 from eif_engine.losses.base import ProxyLoss
+from eif_engine.losses.proxies import CosineProxies
 from eif_engine.models.head import Head
 
 
@@ -37,12 +39,19 @@ def retrain_head(
     proxies = leaves(loss) if config.train_proxies else {}
     parameters = [weight_DF, bias_D, *proxies.values()]
     optimizer = make_optimizer(parameters, config)
+    moving = with_leaves(loss, proxies)  # in step with the parameters, which are moved in place
     for epoch in range(config.epochs):
         for rows_B in epoch_rows(len(labels_N), config, epoch=epoch):
+            x_BF, labels_B, weights_B = x_NF[rows_B], labels_N[rows_B], weights_N[rows_B]
+            if isinstance(moving, CosineProxies):
+                share_B = weights_B / len(rows_B)
+                with torch.no_grad():
+                    found = cosine_gradient(weight_DF, bias_D, moving, x_BF=x_BF, labels_B=labels_B, share_B=share_B)
+                optimizer.step(found[: len(parameters)])
+                continue
             with torch.enable_grad():
-                moving = with_leaves(loss, proxies)
-                z_BD = torch.addmm(bias_D, x_NF[rows_B], weight_DF.T)
-                step(optimizer, parameters, weights_N[rows_B] * moving.per_sample(z_BD, labels_N[rows_B]))
+                z_BD = torch.addmm(bias_D, x_BF, weight_DF.T)
+                step(optimizer, parameters, weights_B * moving.per_sample(z_BD, labels_B))
     return Head(weight_DF.detach(), bias_D.detach()), with_leaves(
         loss, {name: value.detach() for name, value in proxies.items()}
     )

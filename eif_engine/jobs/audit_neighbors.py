@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from eif_engine.audit_config import AuditConfig
 from eif_engine.functional.agreement import Neighborhood, neighborhood
 from eif_engine.functional.duplicates import nearest_across
+from eif_engine.functional.similarity_bound import SimilarityBound
 from eif_engine.jobs.audit_data import AuditData
 from eif_engine.jobs.one_core import on_one_core_each
 from eif_engine.types import Progress
@@ -86,9 +87,10 @@ class _Search:
     def within(self, vn_NF: Tensor) -> Neighborhood:
         """The neighbours of every row among the others."""
         count = max(self._config.issues.num_neighbors, self._config.outlier_neighbors)
+        bound = SimilarityBound.fitted(vn_NF, count)
 
         def search(rows_B: Tensor) -> Neighborhood:
-            return neighborhood(vn_NF, rows_B, count, unit=True, block_bytes=_BLOCK_BYTES)
+            return neighborhood(vn_NF, rows_B, count, unit=True, bound=bound, block_bytes=_BLOCK_BYTES)
 
         return Neighborhood.joined(self.run(search, torch.split(torch.arange(len(vn_NF), device=vn_NF.device), _PIECE)))
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.jobs.explain import Explanation, Link
-from eif_engine.jobs.picture_marks import LINK_COLORS, Array, Grid, draw_links, heat, shown_links
+from eif_engine.jobs.picture_marks import LINK_COLORS, Array, Grid, draw_links, font, heat, shown_links
 
 TILE, GAP, MARGIN = 440, 200, 40
 WIDTH = 2 * (MARGIN + TILE) + GAP
@@ -152,7 +152,7 @@ class _Picture:
         matched = self._explained.matched_similarity
         share = f" ({link.contribution / matched:.1%})" if matched > 0 else ""
         self._draw.ellipse((MARGIN, self._y, MARGIN + 24, self._y + 24), fill=color)
-        self._draw.text((MARGIN + 12, self._y + 12), str(number), font=_font(16), fill=PAPER, anchor="mm")
+        self._draw.text((MARGIN + 12, self._y + 12), str(number), font=font(16), fill=PAPER, anchor="mm")
         self._text(MARGIN + 40, self._y, f"{self._place(link.part)} to {self._place(link.neighbor_part)}", 20)
         self._text(SECOND - 130, self._y, f"{link.contribution:+.4f}{share}", 20)
         self._text(SECOND + 90, self._y, f"cosine {link.similarity:.2f}, flow {link.flow:.4f}", 20, fill=FAINT)
@@ -180,7 +180,7 @@ class _Picture:
             heat(Image.new("RGB", (width, 14), PAPER), np.repeat(values, 2, axis=0), strongest), (left, top)
         )
         self._text(left, top + 18, f"{start:+.4f}" if start else "0", 18, fill=FAINT)
-        self._draw.text((left + width, top + 18), f"{strongest:+.4f}", font=_font(18), fill=FAINT, anchor="ra")
+        self._draw.text((left + width, top + 18), f"{strongest:+.4f}", font=font(18), fill=FAINT, anchor="ra")
 
     def _group(self, group: int, left: int, images: Pair) -> int:
         weights = self._explained.attention[:, group]
@@ -205,24 +205,20 @@ class _Picture:
         return f"row {row + 1}, column {column + 1}"
 
     def _centered(self, middle: int, top: int, text: str, size: int, fill: tuple[int, int, int] = INK) -> None:
-        self._draw.text((middle, top), text, font=_font(size), fill=fill, anchor="ma")
+        self._draw.text((middle, top), text, font=font(size), fill=fill, anchor="ma")
 
     def _text(
         self, left: int, top: int, text: str, size: int, *, fill: tuple[int, int, int] = INK, limit: int = WIDTH
     ) -> None:
-        self._draw.text((left, top), _fitting(text, size, limit), font=_font(size), fill=fill)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+        self._draw.text((left, top), _fitting(text, size, limit), font=font(size), fill=fill)
 
 
 def _fitting(text: str, size: int, limit: int) -> str:
     """The text, or as much of its end as fits: ids differ at their ends. Characters that no font has become `?`."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
-    if _font(size).getlength(shown) <= limit:
+    if font(size).getlength(shown) <= limit:
         return shown
     shown = shown[-MAX_TEXT:]
-    while len(shown) > 1 and _font(size).getlength(f"...{shown}") > limit:
+    while len(shown) > 1 and font(size).getlength(f"...{shown}") > limit:
         shown = shown[1:]
     return f"...{shown}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,12 @@ class Grid:
         across, down = self.width / self.columns, self.height / self.rows
         left, top = self.left + column * across, self.top + row * down
         return left, top, left + across, top + down
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, which it unpacks at each call: a picture has a hundred words."""
+    return ImageFont.load_default(size)
 
 
 def heat(tile: Image.Image, values_HW: Array, strongest: float) -> Image.Image:
@@ -131,6 +138,4 @@ def _boxed(draw: ImageDraw.ImageDraw, box: Box, color: tuple[int, int, int], num
     badge = 11 * _SMOOTH
     middle, level = left + badge / 2, top + badge / 2
     draw.ellipse((middle - badge, level - badge, middle + badge, level + badge), fill=(*color, 255))
-    draw.text(
-        (middle, level), number, font=ImageFont.load_default(15 * _SMOOTH), fill=(255, 255, 255, 255), anchor="mm"
-    )
+    draw.text((middle, level), number, font=font(15 * _SMOOTH), fill=(255, 255, 255, 255), anchor="mm")

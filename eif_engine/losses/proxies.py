@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from eif_engine.losses.cosine import CosineLoss
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,13 @@ class ProxyPerClass:
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Self:
         """The same loss elsewhere."""
         return replace(self, proxies_CD=self.proxies_CD.to(device, dtype))
+
+
+@runtime_checkable
+class CosineProxies(CosineLoss, Protocol):
+    """A loss of cosines whose representatives are its normalised proxies, one a class."""
+
+    @property
+    def proxies_CD(self) -> Tensor:
+        """Not normalised."""
+        ...
