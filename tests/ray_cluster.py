@@ -29,9 +29,9 @@ STORE_BYTES = 80_000_000
 class Node:
     """A node: everything below one `ray start --block`."""
 
-    def __init__(self, folder: Path, name: str, environ: Mapping[str, str], *arguments: str) -> None:
+    def __init__(self, folder: Path, name: str, environ: Mapping[str, str], *arguments: str, cpus: int = 2) -> None:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
-        command += ["--num-cpus=2", f"--object-store-memory={STORE_BYTES}", "--node-ip-address=127.0.0.1"]
+        command += [f"--num-cpus={cpus}", f"--object-store-memory={STORE_BYTES}", "--node-ip-address=127.0.0.1"]
         command += [f"--dashboard-agent-listen-port={free_port()}"]
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
@@ -54,9 +54,15 @@ class Node:
 
 
 class Cluster:
-    """A head and its nodes. `address` is that of the job server."""
+    """A head and its nodes. `address` is that of the job server.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    Args:
+        folder: Of all its files.
+        environ: More environment of the nodes.
+        head_cpus: Of the head; 0 for one that runs nothing itself.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], *, head_cpus: int = 2) -> None:
         self._folder = folder
         self._environ = {
             **os.environ,
@@ -77,13 +83,17 @@ class Cluster:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}",
             f"--temp-dir={folder}/ray",
+            cpus=head_cpus,
         )
         self._wait()
 
     def get(self, path: str) -> Any:
         """What the dashboard answers."""
-        url = f"{self.address}/{path}"
-        with urllib.request.urlopen(url, timeout=30) as reply:  # noqa: S310  our own server, by http
+        token = self._environ.get("RAY_AUTH_TOKEN")
+        request = urllib.request.Request(  # noqa: S310  our own server, by http
+            f"{self.address}/{path}", headers={"Authorization": f"Bearer {token}"} if token else {}
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310  the same
             return json.load(reply)
 
     def size(self) -> int:
@@ -115,12 +125,12 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(**environ: str) -> Iterator[Cluster]:
+def ray_cluster(*, head_cpus: int = 2, **environ: str) -> Iterator[Cluster]:
     """A cluster with a head, in a folder whose path is short: the one of a socket may have 107 bytes."""
     if find_spec("ray") is None:
         pytest.skip("needs Ray, of the extra `ray`, which is not installed")
     folder = Path(tempfile.mkdtemp(prefix="eif-ray-"))
-    cluster = Cluster(folder, environ)
+    cluster = Cluster(folder, environ, head_cpus=head_cpus)
     try:
         yield cluster
     finally:

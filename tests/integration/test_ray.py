@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from eif.influence.v1 import job_pb2
 
-from services.influence.spec import AuditSpec, RankSpec
-from services.influence.spec_writer import write_audit, write_rank
+from services.influence.spec import AuditSpec, InfluenceOptions, PublishedStepsOptions
+from services.influence.spec_writer import write_audit
 from tests import plugin
 from tests.conftest import REPO
-from tests.influence_app import ENDED, refusal_in
+from tests.influence_app import refusal_in
 from tests.influence_process import InfluenceProcess, influence_process
 from tests.job_world import SIDE, JobWorld, png
 from tests.ray_cluster import Cluster, ray_cluster
+from tests.ray_jobs import (
+    TEST,
+    TRAIN,
+    counted,
+    drivers,
+    ended,
+    is_busy,
+    pids,
+    rank_job,
+    shard_attempts,
+    slow_spec,
+    submissions,
+    table_digests,
+    wait_for,
+    wait_while_running,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-TRAIN, TEST = 400, 36
+SLOW_STEPS = 3000
+"""Gradient steps of a confusion that make a shard of scores take seconds."""
+SCORE_SHARDS = 5
+"""Of 1,200 samples, 256 each."""
 
 
 @pytest.fixture(scope="module")
@@ -69,65 +84,6 @@ def serve(folder: Path, cluster: Cluster) -> Callable[[], Any]:
         "EIF_INFLUENCE_OPS_LISTEN": "127.0.0.1:0",
     }
     return lambda: influence_process(place, scripted=False, **environ)
-
-
-def rank_job(spec: RankSpec, output: str) -> job_pb2.InfluenceJob:
-    """With an output prefix of its own no job finds features of another."""
-    return job_pb2.InfluenceJob(rank=write_rank(spec), output_uri_prefix=output)
-
-
-def slow_spec(world: JobWorld, notes: Path, *, seconds: float, train: int = TRAIN) -> RankSpec:
-    """Each batch takes its time, and the process that works on it leaves a note."""
-    notes.mkdir(parents=True, exist_ok=True)
-    options = {"seconds": seconds, "notes": str(notes)}
-    model = world.bundle(f"slow-{notes.name}", architecture="slow", options=options)
-    return world.rank_spec(train=train, test=TEST, model=model)
-
-
-def table_digests(job: job_pb2.InfluenceJob) -> dict[str, str]:
-    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.error
-    return {table.name: table.sha256 for table in job.output.tables}
-
-
-def submissions(cluster: Cluster, job: job_pb2.InfluenceJob) -> list[dict[str, Any]]:
-    """What the cluster knows of a job."""
-    return [each for each in cluster.get("api/jobs/") if (each["submission_id"] or "").startswith(f"eif-{job.uid}-")]
-
-
-def ended(server: InfluenceProcess, job: job_pb2.InfluenceJob) -> job_pb2.InfluenceJob:
-    """The job at its end, however long a busy machine takes."""
-    wait_for(lambda: server.get(job).state in ENDED, within_s=400.0)
-    return server.get(job)
-
-
-def wait_for(condition: Callable[[], bool], *, within_s: float = 240.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def wait_while_running(server: InfluenceProcess, job: job_pb2.InfluenceJob, condition: Callable[[], bool]) -> None:
-    """Wait for a condition that must come before the end of the job."""
-
-    def holds() -> bool:
-        found, now = condition(), server.get(job)
-        assert now.state in {job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_RUNNING}, now
-        return found
-
-    wait_for(holds)
-
-
-def shard_attempts(server: InfluenceProcess, outcome: str) -> float:
-    """What the metrics of the server say of them."""
-    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=30) as reply:
-        lines = reply.read().decode().splitlines()
-    found = [line for line in lines if line.startswith("eif_shard_attempts_total") and f'"{outcome}"' in line]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
-
-
-def pids(notes: Path) -> set[int]:
-    return {int(path.name) for path in notes.iterdir()}
 
 
 def test_a_node_that_is_lost_in_the_middle_changes_nothing(
@@ -178,10 +134,36 @@ def test_a_rank_job_and_an_audit_are_the_same_as_here(
         assert there[1].output.figures["feature_cache_misses"] == 0  # kept by the shards of the first
         # Two shards of scores, and seven and one of features.
         assert shard_attempts(server, "succeeded") == 10
+        # Images are read by the tasks alone.
+        assert counted(server, "eif_storage_requests_total", 'process="job"', 'op="read"', 'code="OK"') >= TRAIN + TEST
     here = [ended(local, local.create(job)) for job in both("here")]
     for one, other in zip(there, here, strict=True):
         assert table_digests(one) == table_digests(other)
         assert not list((world.folder / "objects" / "there" / one.uid).glob(".run/*/*"))
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_node_that_is_lost_while_it_scores_changes_nothing(
+    world: JobWorld, cluster: Cluster, serve: Callable[[], Any], local: InfluenceProcess, folder: Path
+) -> None:
+    step = PublishedStepsOptions(steps=SLOW_STEPS, learning_rate=1e-7)
+    spec = slow_spec(world, folder / "notes-scores", seconds=0.0, train=1200, influence=InfluenceOptions(step=step))
+    kept = world.folder / "objects" / "scores" / "cache" / "scores"
+    node = cluster.add()
+    wait_for(lambda: cluster.size() == 3)
+    with serve() as server:
+        created = server.create(rank_job(spec, world.place.uri("scores")))
+        wait_while_running(server, created, lambda: server.get(created).progress.stage == "influence")
+        wait_while_running(server, created, lambda: any(is_busy(pid) for pid in node.members()))
+        assert len(list(kept.glob("*"))) < SCORE_SHARDS
+        node.kill()
+        done = ended(server, created)
+        assert shard_attempts(server, "retried") > 0
+        assert shard_attempts(server, "failed") == 0
+    assert done.attempt == 1
+    assert len(list(kept.glob("*"))) == SCORE_SHARDS
+    again = ended(local, local.create(rank_job(spec, world.place.uri("scores-local"))))
+    assert table_digests(done) == table_digests(again)
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -201,22 +183,6 @@ def test_a_server_that_starts_again_goes_on_with_the_job(
         assert done.progress.stages_done > 0
     assert [each["status"] for each in submissions(cluster, created)] == ["SUCCEEDED"]
     assert done.output.figures["feature_cache_misses"] == TRAIN + TEST
-
-
-def drivers(job: job_pb2.InfluenceJob) -> list[psutil.Process]:
-    """The processes of a job, wherever the cluster runs them."""
-    return [
-        process
-        for process in psutil.process_iter()
-        for line in [_command(process)]
-        if "services.influence.worker" in line[:4] and any(job.uid in word for word in line)
-    ]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    with suppress(psutil.NoSuchProcess):
-        return process.cmdline()
-    return []
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -248,12 +214,12 @@ def test_a_cancel_ends_the_job_and_its_tasks(
     with serve() as server:
         created = server.create(rank_job(slow_spec(world, notes, seconds=30.0), world.place.uri("cancel")))
         wait_while_running(server, created, lambda: bool(pids(notes)))
-        assert any(_is_busy(pid) for pid in pids(notes))
+        assert any(is_busy(pid) for pid in pids(notes))
         assert server.cancel(created).state == job_pb2.JOB_STATE_CANCELLING
         done = ended(server, created)
     assert done.state == job_pb2.JOB_STATE_CANCELLED
     assert [each["status"] in {"STOPPED", "SUCCEEDED"} for each in submissions(cluster, created)] == [True]
-    wait_for(lambda: not any(_is_busy(pid) for pid in pids(notes)))
+    wait_for(lambda: not any(is_busy(pid) for pid in pids(notes)))
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -269,13 +235,6 @@ def test_a_cancel_that_a_dead_server_began_is_finished(
     with serve() as server:
         assert ended(server, created).state == job_pb2.JOB_STATE_CANCELLED
     assert all(each["status"] != "RUNNING" for each in submissions(cluster, created))
-
-
-def _is_busy(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and "work_on_shard" in " ".join(process.cmdline())
-    return False
 
 
 @pytest.mark.usefixtures("two_nodes")

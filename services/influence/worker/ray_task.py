@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from eif_engine.errors import InvalidInput
 from eif_engine.models.devices import torch_device
 from services.common.settings import StorageSettings
+from services.common.storage.metered import MeteredStore
 from services.common.telemetry import configure_logging
-from services.influence.messages import FailedMessage
+from services.influence.messages import FailedMessage, TotalsMessage
 from services.influence.spec import Artifact, JobRequest
-from services.influence.worker.cancellation import Cancellation
+from services.influence.worker.cancellation import Cancellation, Cancelled
 from services.influence.worker.executor import ResultT, ShardT
 from services.influence.worker.failure import failure_of
 from services.influence.worker.feature_shard import Digests
@@ -26,6 +28,7 @@ from services.influence.worker.job_store import open_job_store
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.scratch import scratch_folder
 from services.influence.worker.settings import WorkerSettings
+from services.influence.worker.totals import JobTotals
 from services.influence.worker.workplace import Workplace
 
 
@@ -58,6 +61,19 @@ class TaskFailure:
     final: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskOutcome:
+    """What comes back from a task.
+
+    Attributes:
+        result: Of the shard, or why there is none.
+        totals: What the task asked of the object store.
+    """
+
+    result: Any
+    totals: TotalsMessage
+
+
 _MODEL: dict[TaskContext, JobModel] = {}
 """The model that this process has loaded: a process works on many shards of one job."""
 
@@ -67,29 +83,42 @@ def work_on_shard(
     known: NDArray[np.void],
     function: Callable[[Workplace, ShardT], ResultT],
     shard: ShardT,
-) -> ResultT | TaskFailure:
+) -> TaskOutcome:
     """Work on a shard in this process; the result has its large parts in the object store."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        with _workplace(context, known) as place:
+    totals = JobTotals()
+
+    def work() -> ResultT:
+        with _workplace(context, known, totals) as place:
             return function(place, shard).put_away(place)
-    except Exception as error:  # noqa: BLE001  # the boundary of the process: errors travel as plain data
+
+    return TaskOutcome(result=attempt(work), totals=totals.message())
+
+
+def attempt(work: Callable[[], ResultT]) -> ResultT | TaskFailure:
+    """Try to work on a shard: errors travel as plain data. Raises Cancelled."""
+    try:
+        return work()
+    except Cancelled:
+        raise
+    except Exception as error:  # noqa: BLE001  # the boundary of a shard: whatever breaks it counts as a try
         return TaskFailure(failure=failure_of(error), final=isinstance(error, InvalidInput))
 
 
 @contextmanager
-def _workplace(context: TaskContext, known: NDArray[np.void]) -> Iterator[Workplace]:
+def _workplace(context: TaskContext, known: NDArray[np.void], totals: JobTotals) -> Iterator[Workplace]:
     request = JobRequest.model_validate_json(context.request)
     storage, settings = StorageSettings(), WorkerSettings()
     configure_logging(fields={"job_uid": request.uid}, secrets=storage.secrets())
     with scratch_folder() as folder:
         job = Job(
             request=request,
-            store=open_job_store(storage, request, settings, check=_nothing),
+            store=MeteredStore(open_job_store(storage, request, settings, check=_nothing), totals.record),
             settings=settings,
             scratch=folder,
             progress=JobProgress((), send=lambda _message: None, check=_nothing),
             cancellation=Cancellation(),
+            totals=totals,
         )
         yield Workplace(job=job, model=_model(job, context), known=_finder(known))
 

@@ -33,6 +33,14 @@ class JobTotals:
             self._bytes[call.op] += call.size
             self._seconds[call.op] = self._seconds.get(call.op, 0.0) + call.seconds
 
+    def add(self, done: TotalsMessage) -> None:
+        """Another process has made requests to the object store for this job."""
+        with self._lock:
+            self._requests.update(done.requests())
+            self._bytes.update(done.storage_bytes)
+            for op, seconds in done.storage_seconds.items():
+                self._seconds[op] = self._seconds.get(op, 0.0) + seconds
+
     def features(self, *, hits: int, misses: int) -> None:
         """Features of so many samples are there: known before, or computed."""
         with self._lock:

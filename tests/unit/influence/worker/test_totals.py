@@ -37,6 +37,19 @@ def test_what_threads_record_is_added_up_and_travels_as_json() -> None:
     assert MESSAGE.validate_json(message.model_dump_json()) == message
 
 
+def test_requests_of_another_process_count_and_nothing_else_of_it() -> None:
+    totals, other = JobTotals(), JobTotals()
+    for each in (totals, other):
+        each.record(StorageCall(op="read", code="OK", size=3, seconds=0.5))
+    other.record(StorageCall(op="put", code="OK", size=7, seconds=0.25))
+    other.features(hits=0, misses=9)
+    totals.add(other.message())
+    message = totals.message()
+    assert message.requests() == {("read", "OK"): 2, ("put", "OK"): 1}
+    assert (message.storage_bytes, message.storage_seconds) == ({"read": 6, "put": 7}, {"read": 1.0, "put": 0.25})
+    assert message.cache_misses == 0
+
+
 def test_totals_are_sent_with_progress_now_and_then_and_at_the_end_when_they_changed() -> None:
     totals, sent, clock = JobTotals(), list[Message](), Clock()
     send = TotalsSender(totals, sent.append, clock=clock)
