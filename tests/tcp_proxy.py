@@ -64,6 +64,7 @@ class TcpProxy:
         return self._cut_done.wait(timeout)
 
     async def _close(self) -> None:
+        self._flowing.set()
         self._server.close()
         await self._cut()
 

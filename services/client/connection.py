@@ -16,6 +16,7 @@ Request_contra = TypeVar("Request_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
 
 MAX_RECEIVED_BYTES = 64 * 2**20
+PING_MS, PONG_MS = 60_000, 20_000
 _RETRY_POLICY = {
     # Five tries in about three seconds; gRPC adds jitter of 20 %. UNAVAILABLE is the only code that is safe (AIP-194).
     "maxAttempts": 5,
@@ -126,8 +127,9 @@ def _options(target: str, *, service: str, retried: Sequence[str]) -> list[tuple
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
         # A connection that died without a word is noticed after at most 80 seconds while a call runs on it.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_time_ms", PING_MS),
+        ("grpc.keepalive_timeout_ms", PONG_MS),
+        ("grpc.http2.ping_timeout_ms", PONG_MS),  # the answer to a ping: a minute by default
         # gRPC's own pause before it connects again would otherwise outlast the retries.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -38,6 +38,7 @@ class Connections:
             ("grpc.server_handshake_timeout_ms", int(self.handshake_s * 1000)),
             ("grpc.keepalive_time_ms", int(self.ping_s * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.pong_s * 1000)),
+            ("grpc.http2.ping_timeout_ms", int(self.pong_s * 1000)),  # the answer to a ping: a minute by default
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
             ("grpc.max_connection_idle_ms", _IDLE_S * 1000),

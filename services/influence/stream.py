@@ -14,8 +14,8 @@ from services.influence.results import Ranking
 if TYPE_CHECKING:  # pyarrow is imported with the first table that is asked for
     import pyarrow as pa
 
-MAX_CHUNK_BYTES = 2 << 20
-"""Half of what a gRPC client takes in one message by default."""
+MAX_CHUNK_BYTES = 512 << 10
+"""Small against what gRPC takes before a reader has read it: with chunks of 2 MiB a stalled one held 12."""
 
 _TEXT_COLUMNS = ("sample_id", "label", "suggested_label")
 _ROW_BYTES = 24

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import time
 
 import pytest
-from eif.influence.v1 import influence_service_pb2
+from eif.influence.v1 import influence_service_pb2, job_pb2
 
+from services.client import connection
 from services.client.channel import is_loopback
 from services.client.connection import service_config
+from services.client.errors import Unavailable
 from services.client.influence import InfluenceClient
 from services.client.reconnect import Reconnect
 from tests.scripted_server import Context, ScriptedServer
+from tests.tcp_proxy import TcpProxy
 
 SERVICE = influence_service_pb2.DESCRIPTOR.services_by_name["InfluenceService"]
 
@@ -64,3 +69,24 @@ def test_pauses_grow_up_to_their_limit_with_jitter() -> None:
 def test_patience_that_makes_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         Reconnect(**wrong)
+
+
+def test_a_server_that_is_lost_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch(_request: object, context: Context) -> None:
+        await context.write(influence_service_pb2.InfluenceJobEvent(influence_job=job_pb2.InfluenceJob(name="j")))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connection, "PING_MS", 1000)
+    monkeypatch.setattr(connection, "PONG_MS", 1000)
+    with (
+        ScriptedServer(SERVICE, {"WatchInfluenceJob": watch}) as server,
+        TcpProxy(server.port) as proxy,
+        InfluenceClient(proxy.target, reconnect=Reconnect(patience=0.0, attempt_timeout=60.0)) as client,
+        client.watch("j") as events,
+    ):
+        assert next(events).name == "j"
+        proxy.freeze()
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            next(events)
+        assert time.monotonic() - started < 30, "the deadline of the call ended it, not the pings"
