@@ -36,13 +36,22 @@ class InfluenceProcess:
         scripted: Jobs follow a script (tests/job_program.py); else they are real.
         state: Name of the state folder in it; servers that run at the same time have one each.
         prelude: Python that a scripted server runs first.
+        results: URI under which results go; `store/results` in the folder when not given.
         environ: More settings.
     """
 
     def __init__(
-        self, folder: Path, *, scripted: bool = True, state: str = "state", prelude: str = "", **environ: str
+        self,
+        folder: Path,
+        *,
+        scripted: bool = True,
+        state: str = "state",
+        prelude: str = "",
+        results: str = "",
+        **environ: str,
     ) -> None:
         self.folder = folder
+        self._results = results or f"file://{folder}/store/results"
         self.state_dir = folder / state
         self.log = folder / ("server.log" if state == "state" else f"server-{state}.log")
         (folder / "store").mkdir(exist_ok=True)
@@ -105,7 +114,7 @@ class InfluenceProcess:
         return [
             *("--listen", "127.0.0.1:0"),
             *("--state-dir", str(self.state_dir)),
-            *("--output-uri-prefix", f"file://{self.folder}/store/results"),
+            *("--output-uri-prefix", self._results),
             *("--ready-file", str(ready_file)),
         ]
 

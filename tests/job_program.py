@@ -1,7 +1,8 @@
 """A job process that does what a script says: `python tests/job_program.py <job folder>`.
 
 It keeps the rules of a real one (lock, standard input, SIGTERM, messages, MANIFEST.json last) but computes nothing. The
-script is a list of steps in `<job folder>/script.json`, or in the file that the job's train manifest URI names.
+script is a list of steps in `<job folder>/script.json`, or in the object that the job's train manifest URI names. On S3
+it reads and writes as a real job does, see job_objects.py.
 """
 
 from __future__ import annotations
@@ -116,6 +117,12 @@ def append(path: str) -> None:
         file.write(f"{REQUEST.get('attempt')} {os.getpid()}\n")
 
 
+def are_gone(path: str, to: str) -> None:
+    """Note which processes that `append` has noted are still there, besides this one."""
+    noted = [int(line.split()[1]) for line in Path(path).read_text().splitlines()]
+    Path(to).write_text(json.dumps([pid for pid in noted if pid != os.getpid() and Path(f"/proc/{pid}").exists()]))
+
+
 def wait_for(path: str) -> None:
     while not Path(path).exists():
         time.sleep(0.02)
@@ -162,6 +169,7 @@ STEPS: dict[str, Callable[..., object]] = {
     "ignore_sigterm": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
     "touch": lambda path: Path(path).write_text(f"{os.getpid()}\n"),
     "append": append,
+    "are_gone": are_gone,
     "wait_for": wait_for,
     "forever": forever,
     "child": child,
@@ -180,16 +188,40 @@ STEPS: dict[str, Callable[..., object]] = {
 """By the name in `do`; the other entries of a step are arguments. `attempt` limits a step to one attempt."""
 
 
+def script() -> bytes:
+    """The steps, as JSON."""
+    given = FOLDER / "script.json"
+    if given.exists():
+        return given.read_bytes()
+    REQUEST.update(json.loads((FOLDER / "job.json").read_text()))
+    uri = REQUEST["spec"]["train_manifest"]["uri"]
+    return remote_script(uri) if uri.startswith("s3://") else path_of(uri).read_bytes()
+
+
+def remote_script(uri: str) -> bytes:
+    """The steps of a job on S3. Whatever the store then refuses is how the job ends."""
+    from services.common.errors import ServiceError  # here: it takes a second, and other jobs need none of it
+    from tests.job_objects import RemoteJob
+
+    def or_fail(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ServiceError as error:
+            send(type="failed", reason=error.reason, message=error.message, metadata=error.metadata)
+            os._exit(0)
+
+    job = RemoteJob(REQUEST, FOLDER)
+    STEPS["succeed"] = lambda tables: send(**or_fail(lambda: job.succeed(tables)).model_dump())
+    found: bytes = or_fail(lambda: job.script(uri))
+    return found
+
+
 def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGTERM, stop_on_sigterm)
     lock = (FOLDER / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    script = FOLDER / "script.json"
-    if not script.exists():
-        REQUEST.update(json.loads((FOLDER / "job.json").read_text()))
-        script = path_of(REQUEST["spec"]["train_manifest"]["uri"])
-    for step in json.loads(script.read_text()):
+    for step in json.loads(script()):
         do, attempt = step.pop("do"), step.pop("attempt", None)
         if attempt in {None, REQUEST.get("attempt")}:
             STEPS[do](**step)

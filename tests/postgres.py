@@ -7,14 +7,20 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 USER = "eif"
+_BECOME = (
+    "import os, pwd, sys; user = pwd.getpwnam(sys.argv[1]); os.setgroups([]); os.setgid(user.pw_gid); "
+    "os.setuid(user.pw_uid); os.execv(sys.argv[2], sys.argv[2:])"
+)
+"""Runs a program as another user. `subprocess` could, but then it forks this process, which gRPC does not survive."""
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
@@ -46,6 +52,11 @@ class Postgres:
         self._run("initdb", "--pgdata", str(folder / "data"), "--username", USER, "--auth", "trust", "--no-sync")
 
     @property
+    def folder(self) -> Path:
+        """Of its socket."""
+        return self._folder
+
+    @property
     def url(self) -> str:
         """Of the database that is always there."""
         return self.database("postgres")
@@ -61,11 +72,11 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        command = [str(self._programs / "postgres"), "-D", str(self._folder / "data"), "-k", str(self._folder)]
+        command = self._as_user("postgres", "-D", str(self._folder / "data"), "-k", str(self._folder))
         command += ["-c", "listen_addresses=", "-c", "fsync=off"]
         log = (self._folder / "postgres.log").open("ab")
         with log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=self._user)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         ready = [str(self._programs / "pg_isready"), "--host", str(self._folder), "--quiet"]
         deadline = time.monotonic() + 30
         while subprocess.run(ready, check=False).returncode != 0:
@@ -81,8 +92,10 @@ class Postgres:
         """Let it go on."""
         self._signal_all(signal.SIGCONT)
 
-    def kill(self) -> None:
-        """End it at once, as a crash does."""
+    def kill(self, *, at_once: bool = False) -> None:
+        """End it as a crash does; with `at_once` by SIGKILL to each of its processes, as when the power goes."""
+        if at_once:
+            self._signal_all(signal.SIGKILL)
         self._stop(signal.SIGQUIT)
 
     def stop(self) -> None:
@@ -93,7 +106,8 @@ class Postgres:
         if self._process is not None:
             server = psutil.Process(self._process.pid)
             for process in (server, *server.children(recursive=True)):
-                process.send_signal(number)
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
     def _stop(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -102,9 +116,11 @@ class Postgres:
             self._process = None
 
     def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [str(self._programs / program), *arguments], check=True, capture_output=True, user=self._user, cwd="/"
-        )
+        subprocess.run(self._as_user(program, *arguments), check=True, capture_output=True, cwd="/")
+
+    def _as_user(self, program: str, *arguments: str) -> list[str]:
+        command = [str(self._programs / program), *arguments]
+        return command if self._user is None else [sys.executable, "-I", "-c", _BECOME, self._user, *command]
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -23,23 +26,53 @@ class Fault:
 
     Attributes:
         method: Only requests of this method.
+        path: Only requests whose path ends so.
+        delay_s: Nothing happens for so long.
+        drop: The connection is reset; the server never sees the request.
         status: Answered with it; the server never sees the request.
+        code: Of S3, in that answer.
         cut_after: So many bytes of the body are sent, then the connection is reset.
+        then: Called after that.
+        flip: One bit of the body is another one.
         lose_answer: The server gets the request, but the connection is closed before its answer.
         ignore_headers: Headers of a GET that the server acts as if it did not know.
         answer_headers: Headers of the answer that are replaced.
     """
 
     method: str = "GET"
+    path: str = ""
+    delay_s: float = 0.0
+    drop: bool = False
     status: int | None = None
+    code: str = ""
     cut_after: int | None = None
+    then: Callable[[], object] | None = None
+    flip: bool = False
     lose_answer: bool = False
     ignore_headers: tuple[str, ...] = ()
     answer_headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a client asks for, and by which key: empty where it is anonymous."""
+
+    method: str
+    path: str
+    access_key: str
+
+
+Rule = Callable[[Request], Fault]
+"""What happens to a request."""
+
+
+def calm(_request: Request) -> Fault:
+    """Nothing."""
+    return Fault()
+
+
 class S3Proxy:
-    """Forwards to `weed`; faults apply one request each, in their order.
+    """Forwards to `weed`; faults apply one request each, in their order; `rule` decides on all the others.
 
     Attributes:
         requests: Method and path of every request so far.
@@ -48,6 +81,7 @@ class S3Proxy:
     def __init__(self, weed: Weed, *faults: Fault) -> None:
         self.target = weed.endpoint
         self.faults = deque(faults)
+        self.rule: Rule = calm
         self._weed = weed
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
@@ -80,12 +114,16 @@ class S3Proxy:
         bucket, _, key = unquote(path.partition("?")[0]).lstrip("/").partition("/")
         return self._weed.client().get_presigned_url("GET", bucket, key)
 
-    def next_fault(self, method: str, path: str) -> Fault:
+    def next_fault(self, request: Request) -> Fault:
         with self.lock:
-            self.requests.append((method, path))
-            if self.faults and self.faults[0].method == method:
+            self.requests.append((request.method, request.path))
+            if self.faults and self.faults[0].method == request.method and _names(request.path, self.faults[0].path):
                 return self.faults.popleft()
-            return Fault()
+        return self.rule(request)
+
+
+def _names(path: str, end: str) -> bool:
+    return unquote(path.partition("?")[0]).endswith(end)
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,9 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, _Server)
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = proxy.next_fault(self.command, self.path)
+        fault = proxy.next_fault(Request(method=self.command, path=self.path, access_key=self._access_key()))
+        time.sleep(fault.delay_s)
+        if fault.drop:
+            self._reset()
+            return
         if fault.status is not None:
-            body = b"" if self.command == "HEAD" else b"<Error/>"
+            body = b"" if self.command == "HEAD" else _error(fault.code)
             self._answer(fault.status, {"Content-Type": "application/xml"} | dict(fault.answer_headers), body)
             return
         url, headers = f"http://{proxy.target}{self.path}", dict(self.headers.items())
@@ -126,14 +168,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         sent = {name: value for name, value in answer.headers.items() if name.lower() != "transfer-encoding"}
-        self._answer(answer.status, sent | dict(fault.answer_headers), answer.data, cut_after=fault.cut_after)
+        data = _flipped(answer.data) if fault.flip else answer.data
+        self._answer(answer.status, sent | dict(fault.answer_headers), data, cut_after=fault.cut_after, then=fault.then)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815  the library's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's signature
         """No log."""
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, cut_after: int | None = None) -> None:
+    def _access_key(self) -> str:
+        """As the signature names it, in a header or in a presigned URL."""
+        signed = f"{self.headers.get('Authorization', '')} {unquote(self.path)}"
+        found = re.search(r"Credential=([^/]+)/", signed)
+        return found[1] if found else ""
+
+    def _answer(
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        cut_after: int | None = None,
+        then: Callable[[], object] | None = None,
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -142,6 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body if cut_after is None else body[:cut_after])
         if cut_after is not None:
+            if then is not None:
+                self.wfile.flush()
+                then()
             self._reset()
 
     def _reset(self) -> None:
@@ -149,3 +209,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
+
+
+def _error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code></Error>".encode() if code else b"<Error/>"
+
+
+def _flipped(body: bytes) -> bytes:
+    """With the last bit of the byte in its middle changed."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body

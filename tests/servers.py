@@ -1,4 +1,4 @@
-"""Several servers on one PostgreSQL and one object store, each a process with a state folder of its own."""
+"""Several servers on one database and one object store, each a process with a state folder of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from eif.influence.v1 import job_pb2
 
 from tests.influence_process import InfluenceProcess, influence_process
+from tests.objects import LocalObjects, Objects
 from tests.postgres import Postgres
 
 LEASE_S = 4.0
@@ -25,30 +26,36 @@ class Servers:
     """What servers share, and those that run.
 
     Args:
-        folder: For the object store, state folders and logs.
+        folder: For state folders and logs.
         url: Of the database.
         stack: Ends the servers.
+        objects: The object store; `store` in the folder when not given.
     """
 
-    def __init__(self, folder: Path, url: str, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, url: str, stack: ExitStack, objects: Objects | None = None) -> None:
         self.folder = folder
+        self.objects: Objects = objects or LocalObjects(folder / "store")
         self.url = url
         self._stack = stack
 
     def start(self, name: str, *, prelude: str = "", **options: str) -> InfluenceProcess:
         """Start a server; one of a name that was there before goes on with its state folder."""
-        settings = {"EIF_INFLUENCE_DATABASE_URL": self.url, "EIF_INFLUENCE_LEASE_S": str(LEASE_S), **options}
+        settings = {"EIF_INFLUENCE_DATABASE_URL": self.url, "EIF_INFLUENCE_LEASE_S": str(LEASE_S)}
         return self._stack.enter_context(
-            influence_process(self.folder, scripted=True, state=name, prelude=prelude, **settings)
+            influence_process(
+                self.folder,
+                scripted=True,
+                state=name,
+                prelude=prelude,
+                results=f"{self.objects.base}/results",
+                **(settings | self.objects.environ | options),
+            )
         )
 
     def job(self, *steps: Step, train: str = "train.jsonl") -> job_pb2.InfluenceJob:
         """A rank job whose process follows the steps."""
-        store = self.folder / "store"
-        store.mkdir(exist_ok=True)
-        for name, text in (("model.json", "{}"), ("test.csv", ""), (train, json.dumps(steps))):
-            (store / name).write_text(text)
-        refs = {name: job_pb2.ArtifactRef(uri=f"file://{store}/{name}") for name in ("model.json", "test.csv", train)}
+        texts = {"model.json": "{}", "test.csv": "", train: json.dumps(steps)}
+        refs = {name: job_pb2.ArtifactRef(uri=self.objects.put(name, text)) for name, text in texts.items()}
         return job_pb2.InfluenceJob(
             rank=job_pb2.RankSpec(model=refs["model.json"], train_manifest=refs[train], test_manifest=refs["test.csv"])
         )
@@ -61,15 +68,14 @@ class Servers:
 
     def stored(self, job: job_pb2.InfluenceJob) -> dict[str, bytes]:
         """The objects of a job's result, by their names in its folder."""
-        folder = self.folder / "store" / "results" / job.uid
-        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        return self.objects.below(f"results/{job.uid}")
 
 
 @contextmanager
-def servers_on(postgres: Postgres, folder: Path) -> Iterator[Servers]:
+def servers_on(postgres: Postgres, folder: Path, objects: Objects | None = None) -> Iterator[Servers]:
     """Servers on a new database; all are ended with the block."""
     with ExitStack() as stack:
-        yield Servers(folder, postgres.create(f"jobs_{uuid.uuid4().hex}"), stack)
+        yield Servers(folder, postgres.create(f"jobs_{uuid.uuid4().hex}"), stack, objects)
 
 
 def until(condition: Callable[[], object], *, within_s: float = 60.0) -> None:

@@ -30,7 +30,7 @@ class WorkerProcess:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.json").write_text(request.model_dump_json())
-        self.folder = folder
+        self.folder, self.request = folder, request
         self.messages: list[Message] = []
         self._changed = threading.Condition()
         self._log_path = (log_folder or folder) / "log.txt"

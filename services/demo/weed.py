@@ -35,6 +35,8 @@ class Keys:
 
 
 ADMIN = Keys(access_key="admin", secret_key="throw-away-admin-0123456789")
+NEXT_ADMIN = Keys(access_key="next-admin", secret_key="throw-away-next-admin-0123456789")
+"""May do what ADMIN may: the keys after a rotation."""
 READER = Keys(access_key="reader", secret_key="throw-away-reader-0123456789")
 """May read and list, but not write."""
 
@@ -90,7 +92,15 @@ def _start(program: Path, folder: Path, stack: ExitStack) -> Weed:
 def _launched(program: Path, home: Path) -> Iterator[Weed]:
     (home / "data").mkdir(parents=True)
     (home / "s3.json").write_text(
-        json.dumps({"identities": [_identity(ADMIN, "Admin"), _identity(READER, "Read", "List")]})
+        json.dumps(
+            {
+                "identities": [
+                    _identity(ADMIN, "Admin"),
+                    _identity(NEXT_ADMIN, "Admin"),
+                    _identity(READER, "Read", "List"),
+                ]
+            }
+        )
     )
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     with (home / "log").open("wb") as log:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from eif.influence.v1 import job_pb2
 
 from services.influence.spec_writer import write_rank
-from tests.databases import real_postgres
 from tests.influence_process import InfluenceProcess, influence_process
 from tests.job_world import JobWorld
 from tests.postgres import Postgres
-
-
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    with real_postgres() as server:
-        yield server
 
 
 def tables(job: job_pb2.InfluenceJob) -> dict[str, tuple[str, int]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from services.influence.messages import FailedMessage
 from tests import plugin
 from tests.conftest import REPO
 from tests.job_world import JobWorld, Result
+from tests.small_disk import small_disk
 from tests.worker_process import WorkerProcess
 
 
@@ -62,23 +60,6 @@ def test_a_gpu_that_holds_no_image_fails_the_job_with_its_reason(world: JobWorld
     assert isinstance(worker.last, FailedMessage)
     assert worker.last.reason == "GPU_OUT_OF_MEMORY"
     assert not (worker.folder / "scratch").exists()
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own with little room."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the command mount, which is not there")
-    if mounted.returncode != 0:
-        pytest.skip(f"needs to mount a tmpfs, which is not allowed here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("size", ["48k", "192k"])

@@ -7,7 +7,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import psutil
@@ -17,8 +18,44 @@ from tests.postgres import Postgres
 from tests.robustness.history import OK, Event, History, Operation
 from tests.servers import LEASE_S, Servers
 
-SETTINGS = {"EIF_INFLUENCE_MAX_RUNNING_JOBS": "3", "EIF_INFLUENCE_MAX_ATTEMPTS": "100"}
-"""Every fault may cost a job an attempt; they must not use them up."""
+SETTINGS = {
+    "EIF_INFLUENCE_MAX_RUNNING_JOBS": "3",
+    "EIF_INFLUENCE_MAX_PENDING_JOBS": "8",
+    "EIF_INFLUENCE_MAX_ATTEMPTS": "100",
+}
+"""Few jobs wait, so that all has settled soon after the last fault. Every fault may cost a job an attempt; they must not
+use them up."""
+
+
+class Deck:
+    """Faults in an order that a seed decides: each comes once before any comes again.
+
+    Args:
+        faults: Each does something, and what it takes to get over it.
+        history: Takes them.
+        seed: Decides the order.
+    """
+
+    def __init__(self, faults: Sequence[Callable[[], None]], history: History, seed: int) -> None:
+        self._faults, self._history, self._random = tuple(faults), history, random.Random(seed)
+        self._left: list[Callable[[], None]] = []
+        self.count: Counter[str] = Counter()
+
+    def play(self, *, wanted: Callable[[], bool], quiet_s: float) -> None:
+        """One after the other, with some quiet before each, for as long as they are wanted."""
+        while wanted():
+            time.sleep(quiet_s)
+            if not self._left:
+                self._left = self._random.sample(self._faults, len(self._faults))
+            self._one(self._left.pop())
+
+    def _one(self, fault: Callable[[], None]) -> None:
+        begun, name = time.monotonic(), fault.__name__
+        fault()
+        self.count[name] += 1
+        self._history.add(
+            Event(operation=Operation.FAULT, begun=begun, ended=time.monotonic(), outcome=OK, reason=name)
+        )
 
 
 class Cluster:
@@ -28,26 +65,17 @@ class Cluster:
         servers: Starts them.
         postgres: Their database.
         names: Of the servers.
-        history: Takes the faults.
-        seed: Decides which fault comes when.
+        seed: Decides what becomes of which.
+        settings: Of the servers.
     """
 
-    def __init__(self, servers: Servers, postgres: Postgres, names: str, history: History, seed: int) -> None:
-        self._servers, self._postgres, self._history = servers, postgres, history
+    def __init__(self, servers: Servers, postgres: Postgres, names: str, seed: int, **settings: str) -> None:
+        self._servers, self._postgres, self._settings = servers, postgres, SETTINGS | settings
         self._random = random.Random(seed)
         self._running: dict[str, InfluenceProcess] = {name: self._started(name) for name in names}
         self._lock = threading.Lock()
         self.exit_codes: list[int] = []
-        self.count: dict[str, int] = {}
-
-    def addresses(self) -> list[str]:
-        """Of all servers, also of those that are down now."""
-        with self._lock:
-            return [server.address for server in self._running.values()]
-
-    def one_fault(self) -> None:
-        """One of them, and what it takes to get over it."""
-        faults: list[Callable[[], None]] = [
+        self.faults: list[Callable[[], None]] = [
             self.kill_server,
             self.stop_server,
             self.pause_server,
@@ -55,15 +83,13 @@ class Cluster:
             self.pause_job,
             self.kill_database,
             self.freeze_database,
+            self.kill_everything,
         ]
-        fault = self._random.choice(faults)
-        begun = time.monotonic()
-        fault()
-        name = fault.__name__
-        self.count[name] = self.count.get(name, 0) + 1
-        self._history.add(
-            Event(operation=Operation.FAULT, begun=begun, ended=time.monotonic(), outcome=OK, reason=name)
-        )
+
+    def addresses(self) -> list[str]:
+        """Of all servers, also of those that are down now."""
+        with self._lock:
+            return [server.address for server in self._running.values()]
 
     def kill_server(self) -> None:
         """SIGKILL, and a new server on the same state folder."""
@@ -109,6 +135,19 @@ class Cluster:
         time.sleep(self._random.uniform(0.5, LEASE_S + 1))
         self._postgres.thaw()
 
+    def kill_everything(self) -> None:
+        """SIGKILL to every server, every job process and the database, as when the power goes, and all starts again."""
+        jobs = [job for server in self._running.values() for job in psutil.Process(server.process.pid).children()]
+        self._postgres.kill(at_once=True)
+        for server in self._running.values():
+            server.kill()
+        for job in jobs:
+            with suppress(psutil.NoSuchProcess):
+                job.kill()
+        self._postgres.start()
+        for name in sorted(self._running):
+            self._start(name)
+
     def _signal_job(self, number: signal.Signals) -> int | None:
         """To some job process; None where there is none."""
         servers = [psutil.Process(server.process.pid) for server in self._running.values()]
@@ -126,4 +165,4 @@ class Cluster:
             self._running[name] = started
 
     def _started(self, name: str) -> InfluenceProcess:
-        return self._servers.start(name, **SETTINGS)
+        return self._servers.start(name, **self._settings)

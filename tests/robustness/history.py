@@ -32,6 +32,10 @@ class Plan(StrEnum):
 
 
 OK = "OK"
+CORRUPTED = "corrupt_tables"
+"""The fault while which tables arrive damaged: a stream may say so, and must not hand them on."""
+REPLACED = "replace_inputs"
+"""The fault while which what jobs read is replaced: a job may end for that reason, and must not mix both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Event:
         name: Of the job; empty where the call was about none, or failed before there was a name.
         uid: Of the job, where the answer told.
         state: Of the job, where the answer told, without its prefix.
+        error: Reason for which the job failed, where the answer told.
         plan: Of the job; for creates.
         request_id: For creates.
         rows: Digest of all rows in their order, for streams that came to their end.
@@ -60,6 +65,7 @@ class Event:
     name: str = ""
     uid: str = ""
     state: str = ""
+    error: str = ""
     plan: str = ""
     request_id: str = ""
     rows: str = ""

@@ -3,7 +3,7 @@
 kept        a job that was acknowledged is there until somebody deletes it, and comes to an end
 once        requests with one id make one job
 terminal    a job that was seen ended is never seen in another state again
-planned     jobs end as their process does, or cancelled if somebody asked for that
+planned     jobs end as their process does, or cancelled if somebody asked for that, or OBJECT_CHANGED if it was
 rows        a stream that comes to its end has every row once, in order
 answers     calls fail in the ways that are documented
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from tests.robustness.history import OK, Event, Operation, Plan
+from tests.robustness.history import CORRUPTED, OK, REPLACED, Event, Operation, Plan
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELLED"}
 AWAY = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
@@ -80,14 +80,17 @@ def _terminal(events: Sequence[Event]) -> Iterator[str]:
 def _planned(events: Sequence[Event]) -> Iterator[str]:
     cancels = _begun(events, Operation.CANCEL)
     plans = {created.uid: created for created in _acknowledged(events)}
+    replaced = _faults(events, REPLACED)
     for event in events:
         created = plans.get(event.uid)
         if created is None or event.state not in ENDED:
             continue
         if event.state == "CANCELLED" and cancels.get(event.name, event.ended) < event.ended:
             continue
+        if event.error == "OBJECT_CHANGED" and any(fault.begun < event.ended for fault in replaced):
+            continue
         if event.state != _BY_PLAN[Plan(created.plan)]:
-            yield f"planned: {event.name} should {created.plan}, but is {event.state}"
+            yield f"planned: {event.name} should {created.plan}, but is {event.state} {event.error}"
 
 
 def _rows(events: Sequence[Event], rows: str) -> Iterator[str]:
@@ -97,10 +100,19 @@ def _rows(events: Sequence[Event], rows: str) -> Iterator[str]:
 
 
 def _answers(events: Sequence[Event]) -> Iterator[str]:
+    corrupt, deletes = _faults(events, CORRUPTED), _begun(events, Operation.DELETE)
     for event in events:
         expected = EXPECTED.get(event.operation, {"JOB_NOT_FOUND"})
+        if event.operation is Operation.STREAM and event.reason == "RESULT_CORRUPT":
+            half_deleted = deletes.get(event.name, event.ended) < event.ended
+            if half_deleted or any(fault.begun < event.ended and event.begun < fault.ended for fault in corrupt):
+                continue
         if event.outcome not in {OK, *AWAY} and event.reason not in expected:
             yield f"answers: {event.operation} of {event.name} failed with {event.outcome} {event.reason}"
+
+
+def _faults(events: Sequence[Event], name: str) -> list[Event]:
+    return [event for event in events if event.operation is Operation.FAULT and event.reason == name]
 
 
 def _acknowledged(events: Sequence[Event]) -> list[Event]:

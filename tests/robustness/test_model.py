@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.robustness.history import OK, Event, Operation, Plan
+from tests.robustness.history import CORRUPTED, OK, REPLACED, Event, Operation, Plan
 from tests.robustness.model import violations
 
 ROWS = "digest"
@@ -23,6 +23,15 @@ def created(begun: float = 0, **fields: Any) -> Event:
 
 def got(begun: float, state: str = "", **fields: Any) -> Event:
     return event(Operation.GET, begun, state=state, **fields)
+
+
+def fault(begun: float, name: str) -> Event:
+    return event(Operation.FAULT, begun, name="", uid="", reason=name)
+
+
+def corrupt(begun: float, **fields: Any) -> Event:
+    values = {"outcome": "DATA_LOSS", "reason": "RESULT_CORRUPT", "uid": ""} | fields
+    return event(Operation.STREAM, begun, **values)
 
 
 def missed(begun: float, **fields: Any) -> Event:
@@ -42,6 +51,14 @@ GOOD = (
     got(9, "CANCELLED", name="b", uid="2"),
     event(Operation.DELETE, 10, name="b", uid=""),
     missed(11, name="b"),
+    fault(20, CORRUPTED),
+    corrupt(20.1),
+    created(21, name="c", uid="3", request_id="t"),
+    fault(21, REPLACED),
+    got(22, "FAILED", name="c", uid="3", error="OBJECT_CHANGED"),
+    event(Operation.DELETE, 23, name="c", uid="", outcome="UNAVAILABLE", reason="STORAGE_UNAVAILABLE"),
+    corrupt(24, name="c"),
+    got(25, "FAILED", name="c", uid="3", error="OBJECT_CHANGED"),
 )
 FAULTS: dict[str, tuple[str, tuple[Event, ...]]] = {
     "lost": ("kept", (*GOOD, missed(12))),
@@ -58,6 +75,16 @@ FAULTS: dict[str, tuple[str, tuple[Event, ...]]] = {
         (created(), got(1, "CANCELLED"), event(Operation.CANCEL, 2, state="CANCELLED")),
     ),
     "other rows": ("rows", (*GOOD, event(Operation.STREAM, 12, rows="other", uid=""))),
+    "changed, but nothing was replaced": (
+        "planned",
+        (created(), got(1, "FAILED", error="OBJECT_CHANGED"), fault(2, REPLACED)),
+    ),
+    "replaced, but it failed for another reason": (
+        "planned",
+        (created(), fault(0, REPLACED), got(1, "FAILED", error="MANIFEST_INVALID")),
+    ),
+    "damaged after the damage was over": ("answers", (*GOOD, corrupt(26))),
+    "damaged while others were cut": ("answers", (*GOOD, fault(26, "cut_bodies"), corrupt(26.1))),
     "an error of the server": (
         "answers",
         (*GOOD, got(12, outcome="INTERNAL", reason="INTERNAL"), got(13, "SUCCEEDED")),

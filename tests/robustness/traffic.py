@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 import time
@@ -13,12 +12,13 @@ from typing import Any
 
 import grpc
 from eif.influence.v1 import influence_service_pb2 as service_pb2
-from eif.influence.v1 import influence_service_pb2_grpc, job_pb2, results_pb2
+from eif.influence.v1 import influence_service_pb2_grpc, job_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.robustness.history import OK, Event, History, Operation, Plan
 from tests.robustness.model import AWAY, ENDED
+from tests.robustness.rows import RowsDigest
 
 CALL_S = 4.0
 PAUSE_S = 0.05
@@ -89,6 +89,10 @@ class Client(threading.Thread):
             if made is not None:
                 left -= 1
                 self._names.append(made.name)
+            elif self._refused:  # there are enough
+                return
+            else:
+                self._stop_asked.wait(PAUSE_S)
 
     def get(self, name: str | None = None) -> job_pb2.InfluenceJob | None:
         """Look at a job."""
@@ -125,13 +129,13 @@ class Client(threading.Thread):
 
     def stream(self) -> None:
         """Read the ranking of a job, going on after each break, and note a digest of all rows."""
-        request, digest = service_pb2.StreamRankedSamplesRequest(name=self._some(), chunk_rows=50), hashlib.sha256()
+        request, digest = service_pb2.StreamRankedSamplesRequest(name=self._some(), chunk_rows=50), RowsDigest()
 
         def read(stub: influence_service_pb2_grpc.InfluenceServiceStub) -> str:
             call = stub.StreamRankedSamples(request, timeout=CALL_S)
             try:
                 for chunk in call:
-                    digest.update(rows_of(chunk))
+                    digest.add(chunk)
                     request.resume_token = chunk.resume_token
                     if self._random.random() < 0.01:
                         break  # as a client does that is killed; the next one goes on
@@ -189,7 +193,7 @@ class Client(threading.Thread):
         return answer
 
     def _note(self, operation: Operation, begun: float, job: job_pb2.InfluenceJob, **fields: Any) -> None:
-        seen = fields | {"name": job.name, "uid": job.uid, "state": state_of(job)}
+        seen = fields | {"name": job.name, "uid": job.uid, "state": state_of(job), "error": error_of(job)}
         self._add(operation, begun, outcome=OK, **seen)
 
     def _add(self, operation: Operation, begun: float, **fields: Any) -> None:
@@ -207,10 +211,10 @@ def state_of(job: job_pb2.InfluenceJob) -> str:
     return job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")
 
 
-def rows_of(chunk: results_pb2.RankedSamplesChunk) -> bytes:
-    """The rows of a chunk, one a line: the same however the ranking is cut into chunks."""
-    rows = zip(chunk.sample_ids, chunk.labels, chunk.scores, strict=True)
-    return "".join(f"{sample_id} {label} {score!r}\n" for sample_id, label, score in rows).encode()
+def error_of(job: job_pb2.InfluenceJob) -> str:
+    """The reason for which it failed; empty where it did not."""
+    info = error_details_pb2.ErrorInfo()
+    return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
 
 
 def reason_of(error: grpc.RpcError) -> str:
