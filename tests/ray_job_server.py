@@ -27,6 +27,7 @@ class JobServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.statuses, self.refusal = list(statuses), refusal
         self.submitted: dict[str, Any] = {}
+        self.fails_when_submitted = False
         self.stops = 0
 
     @property
@@ -42,6 +43,7 @@ class JobServer(ThreadingHTTPServer):
                 return [self._job()] if self.submitted else []
             case "POST", "jobs/":
                 self.submitted = body
+                self.refusal = 503 if self.fails_when_submitted else None
                 return {"job_id": body["submission_id"], "submission_id": body["submission_id"]}
             case "POST", _:
                 self.stops += 1
@@ -76,10 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.refusal is None:
+            body = json.dumps(self.server.answer(self.command, self.path, json.loads(data or b"{}"))).encode()
         if self.server.refusal is not None:
             self.send_error(self.server.refusal)
             return
-        body = json.dumps(self.server.answer(self.command, self.path, json.loads(data or b"{}"))).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -41,12 +41,16 @@ class JobLimits:
             )
 
 
+LIMITS = frozenset({"OUT_OF_MEMORY", "TIME_LIMIT_EXCEEDED", "JOB_STALLED"})
+"""Reasons of a Breach that is the process's own; with others it was lost."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Breach:
-    """A limit that a job process broke, and for which it was ended.
+    """A limit that a job process broke, and for which it was ended; on a cluster also that it was lost.
 
     Attributes:
-        reason: OUT_OF_MEMORY, TIME_LIMIT_EXCEEDED, JOB_STALLED; of a cluster also CLUSTER_UNAVAILABLE, CLUSTER_DENIED.
+        reason: One of LIMITS; on a cluster also WORKER_CRASHED, CLUSTER_UNAVAILABLE, CLUSTER_DENIED, one of the store.
         message: For the caller.
         metadata: The dynamic parts of the message.
         at_once: No time to end by itself: it would take more still.

@@ -112,3 +112,11 @@ def _be_first_to_go(pid: int) -> None:
     """When the machine runs out of memory the kernel is to end the job, and not the server beside it."""
     with suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text(f"{_OOM_SCORE}\n")
+
+
+def signal_name(number: int) -> str:
+    """For example SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

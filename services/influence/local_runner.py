@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from services.influence.job_folder import JOB_JSON
 from services.influence.job_log import JobLog
 from services.influence.job_output import MessageReader
 from services.influence.limits import Breach, JobLimits, Watch
-from services.influence.local_process import LocalProcess
+from services.influence.local_process import LocalProcess, signal_name
 from services.influence.messages import Message
 from services.influence.orphans import reap_orphan
 from services.influence.runner import ExitReport, OnMessage, how_it_ended
@@ -139,18 +138,19 @@ class LocalRunner:
         finally:
             watching.cancel()
             await process.close()
-        return self._report(run, code, messages, log)
+        return self._report(run, code, messages, folder, log)
 
-    def _report(self, run: _Run, code: int, messages: MessageReader, log: JobLog) -> ExitReport:
+    def _report(self, run: _Run, code: int, messages: MessageReader, folder: Path, log: JobLog) -> ExitReport:
         report = ExitReport(
             last=messages.last,
             exit_code=code if code >= 0 else None,
-            signal=_signal_name(-code) if code < 0 else None,
+            signal=signal_name(-code) if code < 0 else None,
             asked_to_stop=run.asked_to_stop,
             breach=run.breach,
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
         log.write(f"{how_it_ended(report)}\n".encode())
+        logger.info("%s: %s", folder.name, how_it_ended(report))
         return report
 
 
@@ -173,10 +173,3 @@ def _device_of(folder: Path) -> Device:
         return JobRequest.model_validate_json((folder / JOB_JSON).read_bytes()).spec.run.device
     except (OSError, ValueError):
         return Device.CPU
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

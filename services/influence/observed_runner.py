@@ -10,6 +10,7 @@ from services.common.observability import Observability
 from services.common.traceparent import TraceParent
 from services.common.tracing import Span, Tracing
 from services.influence.job_folder import read_request, write_request
+from services.influence.limits import LIMITS
 from services.influence.messages import FailedMessage, Message, ProgressMessage, SucceededMessage, TotalsMessage
 from services.influence.metrics import InfluenceMetrics
 from services.influence.run_totals import RunTotals
@@ -114,7 +115,7 @@ def outcome_of(report: ExitReport, *, left: bool) -> str:
     if isinstance(report.last, FailedMessage):
         return "failed"
     if report.breach is not None:
-        return "limit_exceeded"
+        return "limit_exceeded" if report.breach.reason in LIMITS else "crashed"
     if report.asked_to_stop:
         return "stopped" if left else "cancelled"
     return "crashed"

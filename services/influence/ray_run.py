@@ -32,6 +32,7 @@ class RayRun:
 
     Attributes:
         asked_to_stop: Somebody wants it to end.
+        tried: The cluster may have it, also where it did not say so.
         breach: The limit for which it ends, or ended; None where there is none.
         last: The last message of its process, once there is one.
     """
@@ -41,7 +42,7 @@ class RayRun:
     ) -> None:
         self._cluster, self._on_message, self._limits = cluster, on_message, limits
         self._patience_s, self._poll_s = patience_s, poll_s
-        self.asked_to_stop = False
+        self.asked_to_stop = self.tried = False
         self.breach: Breach | None = None
         self.last: LastMessage | None = None
         self._left = self._told_to_stop = False
@@ -63,6 +64,7 @@ class RayRun:
     async def started(self, start: Callable[[], Awaitable[ClusterJob]]) -> ClusterJob | None:
         """The job that `start` gives, called until it does; None when there is to be none."""
         while not (self.asked_to_stop or self._left):
+            self.tried = True
             try:
                 return await start()
             except ServiceError as error:
@@ -105,9 +107,11 @@ class RayRun:
 
     async def _look(self, job: ClusterJob) -> ClusterJob:
         found = await self._cluster.find(job.submission_id)
-        if found is not None:
-            return found
-        return replace(job, status="FAILED", message="the cluster does not know the job any more")
+        if found is None:
+            return replace(job, status="FAILED", message="the cluster does not know the job any more")
+        if self._told_to_stop and found.status == "PENDING":  # Ray ends it as soon as it gets a place, and begins
+            return replace(found, status="STOPPED", message="it waited for a place on the cluster")
+        return found
 
     async def _begin_watch(self, job: ClusterJob, folder: RunFolder) -> None:
         """Limits count from the start of the process, not from when the job began to wait for a place."""

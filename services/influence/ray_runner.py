@@ -87,6 +87,8 @@ class RayRunner:
                 run_folder = RunFolder(self._store, job.folder_uri)
                 job = await run.followed(job, run_folder)
             if job is None:
+                if run.asked_to_stop and run.tried:
+                    self._stop_stray(folder)
                 return ExitReport(asked_to_stop=run.breach is None, breach=run.breach)
             await self._remove(run_folder)
             return self._report(run, job, folder)
@@ -97,7 +99,12 @@ class RayRunner:
         run = self._runs.get(folder)
         if run is not None:
             run.stop()
-        elif folder not in self._strays:
+        else:
+            self._stop_stray(folder)
+
+    def _stop_stray(self, folder: Path) -> None:
+        """See to it, meanwhile, that nothing goes on without us."""
+        if folder not in self._strays:
             task = self._strays[folder] = asyncio.create_task(self._stop_all(folder.name))
             task.add_done_callback(lambda _: self._strays.pop(folder, None))
 
@@ -147,6 +154,7 @@ class RayRunner:
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
         log.write(f"{how_it_ended(report)}\n".encode())
+        logger.info("%s: %s", job.submission_id, how_it_ended(report))
         return report
 
     async def _stop_all(self, uid: str) -> None:
@@ -155,10 +163,10 @@ class RayRunner:
         while asyncio.get_running_loop().time() < deadline:
             try:
                 running = await self._cluster.running(f"{_PREFIX}{uid}-")
-                if not running:
-                    return
                 for job in running:
                     await self._cluster.stop(job.submission_id)
+                if all(job.status == "PENDING" for job in running):  # these end as soon as they begin
+                    return
             except ServiceError as error:
                 logger.warning("the job of %s on the cluster could not be stopped yet: %s", uid, error.message)
             await asyncio.sleep(self._poll_s)

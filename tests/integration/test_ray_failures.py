@@ -107,6 +107,25 @@ def test_a_server_without_the_token_says_so(
     assert submissions(cluster, failed) == []
 
 
+def test_a_job_that_waits_for_a_place_is_cancelled_at_once(
+    world: JobWorld, cluster: Cluster, serve: Callable[..., Any]
+) -> None:
+    spec = world.rank_spec()
+    with serve(**RIGHT) as server:
+        created = server.create(rank_job(spec, world.place.uri("waiting")))
+        wait_while_running(server, created, lambda: bool(submissions(cluster, created)))
+        server.cancel(created)
+        assert ended(server, created).state == job_pb2.JOB_STATE_CANCELLED
+        assert [each["status"] for each in submissions(cluster, created)] == ["PENDING"]
+        again = server.create(rank_job(spec, world.place.uri("waiting")))
+        wait_while_running(server, again, lambda: bool(submissions(cluster, again)))
+        server.cancel(again)
+        server.kill()
+    with serve(**RIGHT) as server:
+        assert ended(server, again).state == job_pb2.JOB_STATE_CANCELLED
+        assert [each["status"] for each in submissions(cluster, again)] == ["PENDING"]
+
+
 def test_a_cluster_without_a_place_for_the_job_says_so(
     world: JobWorld, cluster: Cluster, serve: Callable[..., Any]
 ) -> None:

@@ -147,6 +147,8 @@ async def test_without_traces_the_place_of_the_caller_is_handed_on(tmp_path: Pat
         (ExitReport(last=CancelledMessage()), False, "crashed"),
         (ExitReport(exit_code=3), False, "crashed"),
         (ExitReport(signal="SIGKILL", breach=Breach(reason="OUT_OF_MEMORY", message="")), False, "limit_exceeded"),
+        (ExitReport(breach=Breach(reason="WORKER_CRASHED", message="", again=True)), False, "crashed"),
+        (ExitReport(breach=Breach(reason="CLUSTER_UNAVAILABLE", message="", again=True)), False, "crashed"),
     ],
 )
 def test_how_an_attempt_ended(report: ExitReport, left: bool, outcome: str) -> None:

@@ -161,6 +161,19 @@ async def test_time_counts_from_the_start_of_the_process_also_for_the_next_serve
     assert (reason_of(report), report.signal, report.asked_to_stop) == ("TIME_LIMIT_EXCEEDED", "SIGTERM", False)
 
 
+async def test_a_job_that_was_submitted_without_an_answer_is_stopped_after_a_cancel(place: Place, folder: Path) -> None:
+    with job_server("RUNNING") as server:
+        server.fails_when_submitted = True
+        runner = runner_at(server.address, place, patience_s=60)
+        running = asyncio.create_task(ended_run(runner, folder))
+        await eventually(lambda: bool(server.submitted))
+        runner.cancel(folder)
+        assert await running == ExitReport(asked_to_stop=True)
+        server.refusal = None
+        await runner.reap(folder)
+        assert server.stops == 1
+
+
 @pytest.mark.parametrize("stop", ["cancel", "leave"])
 async def test_a_run_that_waits_for_its_cluster_can_be_stopped(place: Place, folder: Path, stop: str) -> None:
     runner = runner_at(f"http://127.0.0.1:{free_port()}", place, patience_s=600)
