@@ -121,8 +121,12 @@ class RayMap:
         return found.result
 
     def _work_here(self) -> None:
-        """Work on the shard that would be the last to get a place; should a task have begun with it, it is ended."""
-        ref, flight = self._flights.popitem()
+        """Work on a shard: at first on the one that would be the last to get a place, as tasks may only be slow.
+
+        When still nothing has come after that no task has begun, and the next in order is what helps most.
+        """
+        ref = next(iter(self._flights) if _ALONE.is_set() else reversed(self._flights))
+        flight = self._flights.pop(ref)
         logger.info("the cluster has no room: %s is worked on here", flight.shard.name)
         ray.cancel(ref)
         _ALONE.set()
