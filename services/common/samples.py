@@ -84,8 +84,8 @@ class SampleReader:
     ) -> None:
         self._stack.close()
 
-    def read(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | Quarantined]]:
-        """Read the image of each sample; they are taken lazily, a little ahead.
+    def read(self, samples: Iterable[Sample]) -> Generator[tuple[Sample, bytes | Quarantined]]:
+        """Read the image of each sample; they are taken lazily, a little ahead. Close it (or end it) to stop that.
 
         Yields:
             Each sample in order, with its bytes, or with the reason why it could not be read.
@@ -119,13 +119,17 @@ class _Window:
         self._pending: deque[tuple[Sample, Future[bytes | Quarantined]]] = deque()
         self._ended: Exception | None = None
 
-    def run(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, bytes | Quarantined]]:
-        while True:
-            self._fill(samples)
-            if not self._pending:
-                break
-            sample, future = self._pending.popleft()
-            yield sample, future.result()
+    def run(self, samples: Iterator[Sample]) -> Generator[tuple[Sample, bytes | Quarantined]]:
+        try:
+            while True:
+                self._fill(samples)
+                if not self._pending:
+                    break
+                sample, future = self._pending.popleft()
+                yield sample, future.result()
+        finally:
+            for _, future in self._pending:
+                future.cancel()
         if not isinstance(self._ended, StopIteration):
             raise self._ended or RuntimeError("the window is empty before the samples end")
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eif_engine.audit_types import Audit
-from services.common.samples import SampleReader
 from services.influence.worker.explained_confusions import ExplainedConfusions
 from services.influence.worker.job import Job
 from services.influence.worker.previous_audit import difference
@@ -32,18 +31,17 @@ def write_audit_report(
     """Write it from the tables as they are published. Raises Cancelled, and ServiceError of the store."""
     path = job.scratch / REPORT_NAME
     paths = {table.name: table.path for table in tables}
-    with SampleReader(job.store, workers=job.settings.read_threads, scratch=job.scratch) as reader:
-        source = ReportSource(
-            job=job.request.name,
-            display_name=job.request.display_name,
-            created=datetime.now(UTC),
-            provenance=provenance,
-            figures=figures,
-            missing=[*audit.missing, *([explained.missing] if explained.missing else [])],
-            tables=paths,
-            difference=difference(job, paths["findings"]),
-            explanations=explained.pictures,
-            thumbnails=Thumbnails(job, splits, reader),
-        )
-        write_report(path, source)
+    source = ReportSource(
+        job=job.request.name,
+        display_name=job.request.display_name,
+        created=datetime.now(UTC),
+        provenance=provenance,
+        figures=figures,
+        missing=[*audit.missing, *([explained.missing] if explained.missing else [])],
+        tables=paths,
+        difference=difference(job, paths["findings"]),
+        explanations=explained.pictures,
+        thumbnails=Thumbnails(job, splits),
+    )
+    write_report(path, source)
     return path

@@ -47,5 +47,6 @@ def run_features(
         for split in splits:
             found.append(extractor.extract(split, lambda done, before=before: report(before + done, total)))  # type: ignore[misc]  # mypy sees no type for a lambda's default
             before += len(split)
+        job.images.close()  # what is known of large tars takes memory that later stages need
         report(total, total)
     return found, FeatureFigures(hits=sum(each.hits for each in found), misses=sum(each.misses for each in found))

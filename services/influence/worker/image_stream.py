@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,14 @@ from eif_engine.data.images import decode_image
 from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import ImageInvalid
 from eif_engine.types import Quarantined, Sample
-from services.common.samples import read_samples
 from services.influence.worker.job import Job
 
-_AHEAD = 4
-"""Images decoded ahead of the network, a thread."""
+_CHUNK_IMAGES = 16
+_CHUNK_BYTES = 2 << 20
+"""Of image files, and of what the network sees of them, that a thread takes at a time: small images cost more to hand
+from thread to thread than to decode."""
+
+Read = tuple[Sample, bytes | Quarantined]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,40 +58,56 @@ def stream_images(
         known: Which images, by sha256 (n, 32), have features already: these are not decoded.
     """
     order: deque[int] = deque()
-    settings = job.settings
+    threads = job.settings.decode_threads
 
     def in_order() -> Iterator[Sample]:
         for row, sample in samples:
             order.append(row)
             yield sample
 
-    def prepare(row: int, sample: Sample, data: bytes) -> Image | Quarantined:
-        digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
-        if known(digest[None])[0]:
-            return Image(row=row, digest=digest, pixels_CHW=None)
-        try:
-            pixels_CHW = preprocessing.apply(decode_image(data, uri=sample.uri))
-        except ImageInvalid as error:
-            return Quarantined(sample_id=sample.sample_id, uri=sample.uri, reason=error.reason, message=error.message)
-        return Image(row=row, digest=digest, pixels_CHW=pixels_CHW)
+    def prepare(rows: list[int], chunk: list[Read]) -> list[Image | Quarantined]:
+        return [_prepared(row, read, preprocessing, known) for row, read in zip(rows, chunk, strict=True)]
 
-    reads = read_samples(job.store, in_order(), workers=settings.read_threads, scratch=job.scratch)
     with (
-        closing(reads) as found,
-        ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool,
+        closing(job.images.read(in_order())) as found,
+        ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool,
     ):
-        window: deque[Future[Image | Quarantined] | Quarantined] = deque()
+        window: deque[Future[list[Image | Quarantined]]] = deque()
         try:
-            for sample, data in found:
-                row = order.popleft()
-                window.append(data if isinstance(data, Quarantined) else pool.submit(prepare, row, sample, data))
-                if len(window) > _AHEAD * settings.decode_threads:
-                    yield _outcome(window.popleft())
+            for chunk in _chunks(found, pixel_bytes=4 * prod(preprocessing.output_shape)):
+                window.append(pool.submit(prepare, [order.popleft() for _ in chunk], chunk))
+                if len(window) > threads + 1:
+                    yield from window.popleft().result()
             while window:
-                yield _outcome(window.popleft())
+                yield from window.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _outcome(entry: Future[Image | Quarantined] | Quarantined) -> Image | Quarantined:
-    return entry if isinstance(entry, Quarantined) else entry.result()
+def _prepared(
+    row: int, read: Read, preprocessing: Preprocessing, known: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+) -> Image | Quarantined:
+    sample, data = read
+    if isinstance(data, Quarantined):
+        return data
+    digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+    if known(digest[None])[0]:
+        return Image(row=row, digest=digest, pixels_CHW=None)
+    try:
+        pixels_CHW = preprocessing.apply(decode_image(data, uri=sample.uri))
+    except ImageInvalid as error:
+        return Quarantined(sample_id=sample.sample_id, uri=sample.uri, reason=error.reason, message=error.message)
+    return Image(row=row, digest=digest, pixels_CHW=pixels_CHW)
+
+
+def _chunks(reads: Iterable[Read], *, pixel_bytes: int) -> Iterator[list[Read]]:
+    """A few images at a time, one where they are large."""
+    most, chunk, size = min(_CHUNK_IMAGES, _CHUNK_BYTES // pixel_bytes), list[Read](), 0
+    for read in reads:
+        chunk.append(read)
+        size += len(read[1]) if isinstance(read[1], bytes) else 0
+        if len(chunk) >= most or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from services.common.storage.base import ObjectStore
 from services.influence.spec import JobRequest
 from services.influence.worker.cancellation import Cancellation
+from services.influence.worker.job_images import JobImages
 from services.influence.worker.progress import JobProgress
 from services.influence.worker.settings import WorkerSettings
 from services.influence.worker.totals import JobTotals
@@ -15,7 +19,7 @@ from services.influence.worker.totals import JobTotals
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job that runs.
+    """A job that runs. Used in a `with`: its end lets go of what it holds open.
 
     Attributes:
         request: What is asked for.
@@ -34,6 +38,19 @@ class Job:
     progress: JobProgress
     cancellation: Cancellation
     totals: JobTotals = field(default_factory=JobTotals)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.images.close()
+
+    @cached_property
+    def images(self) -> JobImages:
+        """Images of samples."""
+        return JobImages(self.store, workers=self.settings.read_threads, scratch=self.scratch)
 
     @property
     def cache_uri(self) -> str:

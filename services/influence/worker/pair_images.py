@@ -13,7 +13,6 @@ from eif_engine.data.preprocessing import Preprocessing
 from eif_engine.errors import ImageInvalid
 from eif_engine.jobs.explain import Pixels
 from eif_engine.types import Quarantined, Sample
-from services.common.samples import read_samples
 from services.influence.worker.job import Job
 from services.influence.worker.split import Split
 
@@ -39,10 +38,9 @@ Outcome = PairImage | Quarantined
 def stream_pairs(
     job: Job, split: Split, pairs: Sequence[tuple[int, int]], preprocessing: Preprocessing
 ) -> Generator[tuple[Outcome, Outcome], None, None]:
-    """Both images of each pair of rows, or why one could not be read. Ends its threads when it is closed."""
+    """Both images of each pair of rows, or why one could not be read."""
     samples = (split.sample(row) for pair in pairs for row in pair)
-    reads = read_samples(job.store, samples, workers=job.settings.read_threads, scratch=job.scratch)
-    with closing(reads) as found:
+    with closing(job.images.read(samples)) as found:
         for sample, data in found:
             first = _outcome(sample, data, preprocessing)
             second = _outcome(*next(found), preprocessing)

@@ -120,7 +120,8 @@ def _workplace(context: TaskContext, known: NDArray[np.void], totals: JobTotals)
             cancellation=Cancellation(),
             totals=totals,
         )
-        yield Workplace(job=job, model=_model(job, context), known=_finder(known))
+        with job:
+            yield Workplace(job=job, model=_model(job, context), known=_finder(known))
 
 
 def _nothing() -> None:

@@ -65,10 +65,11 @@ def run_job(
             cancellation=cancellation,
             totals=totals,
         )
-        if done := existing_result(job):
-            return done
-        require_writable(job)
-        return _run(job, spec)
+        with job:
+            if done := existing_result(job):
+                return done
+            require_writable(job)
+            return _run(job, spec)
     except Cancelled:
         return CancelledMessage()
     except Exception as error:  # noqa: BLE001  # the boundary of the job: every error becomes its last message

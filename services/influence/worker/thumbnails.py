@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from eif_engine.types import Quarantined, Sample
-from services.common.samples import SampleReader
 from services.influence.worker.job import Job
 from services.influence.worker.report.thumbnails import thumbnail
 from services.influence.worker.split import Split
@@ -21,11 +21,10 @@ class Thumbnails:
     Args:
         job: The job.
         splits: Its splits.
-        reader: Of their images.
     """
 
-    def __init__(self, job: Job, splits: Sequence[Split], reader: SampleReader) -> None:
-        self._job, self._reader = job, reader
+    def __init__(self, job: Job, splits: Sequence[Split]) -> None:
+        self._job = job
         self._splits = {split.name: split for split in splits}
         self._rows = {
             split.name: {sample_id: row for row, sample_id in enumerate(split.sample_ids)} for split in splits
@@ -44,6 +43,7 @@ class Thumbnails:
         return {key: small for key, future in made.items() if (small := future.result()) is not None}
 
     def _checked(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | Quarantined]]:
-        for found in self._reader.read(samples):
-            self._job.cancellation.check()
-            yield found
+        with closing(self._job.images.read(samples)) as reads:
+            for found in reads:
+                self._job.cancellation.check()
+                yield found
