@@ -23,8 +23,8 @@ SETTINGS = {
     "EIF_INFLUENCE_MAX_PENDING_JOBS": "8",
     "EIF_INFLUENCE_MAX_ATTEMPTS": "100",
 }
-"""Few jobs wait, so that all has settled soon after the last fault. Every fault may cost a job an attempt; they must not
-use them up."""
+"""Few jobs wait, so that all has settled soon after the last fault. Every fault may cost a job an attempt: they must
+not use them up."""
 
 
 class Deck:

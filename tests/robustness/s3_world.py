@@ -69,7 +69,11 @@ class S3World(JobWorld):
 
     def left(self, request: JobRequest) -> list[str]:
         """Names of what lies in the folder of a job's result."""
-        prefix = self.place.uri(f"out/{request.uid}/")
+        return self.left_of(request.uid)
+
+    def left_of(self, uid: str) -> list[str]:
+        """The same, by the uid of the job."""
+        prefix = self.place.uri(f"out/{uid}/")
         return [info.uri.removeprefix(prefix) for info in self.store.list(prefix)]
 
     def asked(self, method: str, end: str) -> int:

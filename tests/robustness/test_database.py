@@ -68,10 +68,9 @@ def test_a_server_that_is_parted_from_the_database_has_stopped_before_another_be
 def fill(folder: Path) -> Path:
     """Take what room a disk has."""
     path = folder / "ballast"
-    with path.open("wb") as file, suppress(OSError):
+    with path.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
-            file.flush()
     return path
 
 
@@ -115,8 +114,8 @@ def test_nothing_acknowledged_is_lost_with_the_power(
         running = [world.start(name) for name in names]
         step, digest = ranking(tmp_path, ROWS)
         ended = running[0].ended(running[0].create(world.job(step, train="first.jsonl")))
-        runs = tmp_path / "runs"
-        steps: list[Step] = [{"do": "append", "path": str(runs)}, {**FOREVER, "attempt": 1}, step]
+        runs, go = tmp_path / "runs", tmp_path / "go"
+        steps: list[Step] = [{"do": "append", "path": str(runs)}, {"do": "wait_for", "path": str(go)}, step]
         job, request_ids = world.job(*steps), [str(uuid.uuid4()) for _ in range(6)]
         made = [running[0].create(job, request_id=request_id) for request_id in request_ids]
         until(lambda: len(lines(runs)) >= len(names))
@@ -133,6 +132,7 @@ def test_nothing_acknowledged_is_lost_with_the_power(
         again = [world.start(name) for name in names]
         assert again[-1].get(ended) == ended
         assert [again[-1].create(job, request_id=each).uid for each in request_ids] == [each.uid for each in made]
+        go.touch()
         finished = [again[0].ended(each) for each in made]
         assert {each.state for each in finished} == {SUCCEEDED}
         for each in (ended, *finished):

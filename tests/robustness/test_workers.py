@@ -17,10 +17,9 @@ from eif.influence.v1 import job_pb2, results_pb2
 
 from services.influence.spec_writer import write_rank
 from tests.influence_process import InfluenceProcess, influence_process
-from tests.job_world import JobWorld
 from tests.robustness.calls import refusal
-from tests.robustness.s3_world import Outage, S3World
-from tests.s3_proxy import Fault, S3Proxy
+from tests.robustness.s3_world import Outage, S3World, is_for
+from tests.s3_proxy import Fault, Request, S3Proxy
 from tests.servers import Servers, lines, until
 from tests.weed import Weed
 
@@ -36,31 +35,43 @@ def digests(job: job_pb2.InfluenceJob) -> dict[str, tuple[str, int]]:
     return {table.name: (table.sha256, table.rows) for table in job.output.tables}
 
 
-def kill_jobs(server: InfluenceProcess) -> None:
-    """SIGKILL to its job processes."""
-    for child in psutil.Process(server.process.pid).children():
-        child.kill()
+class Killer:
+    """A rule: SIGKILL to the job processes of a server at one request after the other.
+
+    Args:
+        server: Whose.
+        requests: Method and end of the path of each.
+    """
+
+    def __init__(self, server: InfluenceProcess, *requests: tuple[str, str]) -> None:
+        self._server, self.left, self._lock = server, list(requests), threading.Lock()
+
+    def __call__(self, request: Request) -> Fault:
+        with self._lock:
+            if self.left and is_for(request, *self.left[0]):
+                self.left.pop(0)
+                for child in psutil.Process(self._server.process.pid).children():
+                    child.kill()
+        return Fault()
 
 
-def test_a_job_whose_process_is_killed_again_and_again_writes_the_same_tables(tmp_path: Path) -> None:
-    """1."""
-    job = job_pb2.InfluenceJob(rank=write_rank(JobWorld(tmp_path / "world").rank_spec(train=90, test=36)))
-    with influence_process(tmp_path, scripted=False, EIF_INFLUENCE_MAX_ATTEMPTS="4") as server:
-        created = server.create(job)
-        for attempt, stage in enumerate(("inputs", "features", "influence"), start=1):
-            for seen in server.watch(created):
-                if seen.attempt == attempt and seen.progress.stage == stage:
-                    break
-            kill_jobs(server)
-        ended = server.ended(created)
-        assert ended.attempt == 4
-        calm = server.ended(server.create(job))
-        assert calm.attempt == 1
-    assert digests(ended) == digests(calm)
-    folder = tmp_path / "store" / "results" / ended.uid
-    assert {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()} == {
-        "MANIFEST.json", "attempt-4"
-    }  # fmt: skip
+def test_a_job_whose_process_is_killed_again_and_again_writes_the_same_tables(weed: Weed, tmp_path: Path) -> None:
+    """1. While it reads, while it has read half, and when half of its result is written."""
+    with S3Proxy(weed) as proxy:
+        world = S3World(tmp_path / "world", weed, proxy)
+        environ = {**world.through_proxy().to_environ(), "EIF_INFLUENCE_MAX_ATTEMPTS": "4"}
+        job = job_pb2.InfluenceJob(rank=write_rank(world.spec))
+        with influence_process(tmp_path, scripted=False, results=world.place.uri("out"), **environ) as server:
+            killer = proxy.rule = Killer(
+                server, ("GET", "train.jsonl"), ("GET", "train/0030.png"), ("PUT", "attempt-3/pairs.parquet")
+            )
+            ended = server.ended(server.create(job))
+            assert (killer.left, ended.attempt) == ([], 4)
+            calm = server.ended(server.create(job))
+            assert calm.attempt == 1
+            assert digests(ended) == digests(calm)
+            names = {name.partition("/")[0] for name in world.left_of(ended.uid)}
+            assert names == {"MANIFEST.json", "attempt-4"}
 
 
 def test_a_job_that_kills_its_process_every_time_fails_and_the_queue_goes_on(lone: Servers) -> None:

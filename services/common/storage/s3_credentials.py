@@ -6,7 +6,8 @@ import configparser
 from collections.abc import Sequence
 from pathlib import Path
 
-from minio.credentials import Credentials, Provider, StaticProvider
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import Provider, StaticProvider
 
 from services.common.settings import StorageSettings
 from services.common.watched_files import WatchedFiles
@@ -55,7 +56,7 @@ def _parse(contents: Sequence[bytes]) -> Credentials:
     if not parser.has_section(PROFILE):
         raise ValueError(f"it has no section [{PROFILE}]")
     section = parser[PROFILE]
-    keys = [section.get(name, "") for name in ("aws_access_key_id", "aws_secret_access_key")]
-    if not all(keys):
+    access_key, secret_key = section.get("aws_access_key_id"), section.get("aws_secret_access_key")
+    if not access_key or not secret_key:
         raise ValueError(f"its section [{PROFILE}] must have aws_access_key_id and aws_secret_access_key")
-    return Credentials(*keys, session_token=section.get("aws_session_token") or None)
+    return Credentials(access_key, secret_key, session_token=section.get("aws_session_token") or None)
