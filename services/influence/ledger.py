@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -16,6 +16,7 @@ from services.influence.clock import now
 from services.influence.job import Job, JobState
 from services.influence.job_store import JobPage, JobStore, RequestKey, StaleJob
 from services.influence.job_summary import JobSummary
+from services.influence.known_jobs import KnownJobs
 from services.influence.lease import Claim, Glance, Lease, LeaseLost, ProgressNote
 from services.influence.metrics import InfluenceMetrics
 
@@ -32,6 +33,7 @@ class Ledger:
         self.board = board
         self._store = store
         self._metrics = metrics or InfluenceMetrics(CollectorRegistry())
+        self._known = KnownJobs(most=0) if store.shared else KnownJobs()
         # Of its own: calls of the object store, which may hang for long, then never hold up the job table.
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="job-table")
 
@@ -44,7 +46,8 @@ class Ledger:
         self, job: Job, *, request: RequestKey | None, max_pending: int, max_pending_per_project: int = 0
     ) -> Job:
         """As JobStore.create."""
-        kept = await self._call(
+        kept = await self._change(
+            _nothing_known,
             self._store.create,
             job,
             request=request,
@@ -67,9 +70,13 @@ class Ledger:
 
     async def get(self, name: str) -> Job:
         """The job as it is now. Raises JOB_NOT_FOUND."""
-        job = self.board.newest(await self._call(self._store.get, name))
+        job = self._known.get(name)
+        if job is None:
+            moment = self._known.moment
+            job = await self._call(self._store.get, name)
+            self._known.learn(job, moment=moment)
         note_job(job.uid)
-        return job
+        return self.board.newest(job)
 
     async def list(self, project: str, *, states: Collection[JobState], limit: int, before: int | None) -> JobPage:
         """As JobStore.list."""
@@ -97,7 +104,7 @@ class Ledger:
             if changed is job:
                 return job
             try:
-                stored = await self._call(self._store.replace, changed, lease=lease)
+                stored = await self._change(_the_job, self._store.replace, changed, lease=lease)
             except StaleJob:
                 continue
             except LeaseLost:
@@ -109,7 +116,7 @@ class Ledger:
 
     async def delete(self, job: Job) -> None:
         """As JobStore.delete."""
-        await self._call(self._store.delete, job)
+        await self._change(lambda _: (job.uid,), self._store.delete, job)
 
     async def fetch(self, uids: Collection[str]) -> tuple[Job, ...]:
         """As JobStore.fetch."""
@@ -123,7 +130,8 @@ class Ledger:
         self, owner: str, *, lease_s: float, max_running_per_project: int, besides: Collection[str]
     ) -> Claim | None:
         """As JobStore.claim."""
-        return await self._call(
+        return await self._change(
+            _the_claimed,
             self._store.claim,
             owner,
             lease_s=lease_s,
@@ -134,7 +142,7 @@ class Ledger:
 
     async def take_over(self, owner: str, *, lease_s: float, besides: Collection[str]) -> Claim | None:
         """As JobStore.take_over."""
-        claim = await self._call(self._store.take_over, owner, lease_s=lease_s, besides=besides)
+        claim = await self._change(_the_claimed, self._store.take_over, owner, lease_s=lease_s, besides=besides)
         if claim is not None and claim.crashed:
             self._metrics.leases.lease_expired()
         return claim
@@ -145,7 +153,7 @@ class Ledger:
 
     async def renew(self, notes: Mapping[Lease, ProgressNote | None], *, lease_s: float) -> frozenset[Lease]:
         """As JobStore.renew."""
-        return await self._call(self._store.renew, notes, lease_s=lease_s)
+        return await self._change(lambda _: {lease.uid for lease in notes}, self._store.renew, notes, lease_s=lease_s)
 
     async def look(self, uids: Collection[str]) -> Mapping[str, Glance]:
         """As JobStore.look."""
@@ -159,3 +167,35 @@ class Ledger:
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, partial(function, *args, **kwargs))
+
+    async def _change(
+        self, changed: Callable[[_T], Collection[str]], function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Call what changes the table; `changed` tells the uids of the jobs that are others then.
+
+        The change ends with its thread, not with the caller, who may have been cancelled long before.
+        """
+        loop = asyncio.get_running_loop()
+        work: Future[_T] = self.threads.submit(partial(function, *args, **kwargs))
+        self._known.change_begins()
+
+        def ended(work: Future[_T]) -> None:
+            failed = not work.cancelled() and work.exception() is not None
+            uids = None if failed else () if work.cancelled() else changed(work.result())
+            loop.call_soon_threadsafe(self._known.change_ends, uids)
+
+        work.add_done_callback(ended)
+        return await asyncio.wrap_future(work)
+
+
+def _nothing_known(_job: Job) -> Collection[str]:
+    """A new job was not known, and one that the request has made before is as it was."""
+    return ()
+
+
+def _the_job(job: Job) -> Collection[str]:
+    return (job.uid,)
+
+
+def _the_claimed(claim: Claim | None) -> Collection[str]:
+    return () if claim is None else (claim.job.uid,)

@@ -18,7 +18,16 @@ from services.influence.lease import Claim, Glance, Lease, ProgressNote
 from services.influence.migrate import migrate
 from services.influence.sql_leases import claim_next, look, renew, require, settle, take_abandoned
 from services.influence.sql_queue import refuse_without_room
-from services.influence.sql_rows import ACTIVE, count_jobs, find_job, job_values, read_jobs, read_row, select_jobs
+from services.influence.sql_rows import (
+    ACTIVE,
+    NAMED,
+    count_jobs,
+    find_job,
+    job_values,
+    read_jobs,
+    read_row,
+    select_jobs,
+)
 from services.influence.sql_summary import summarize
 from services.influence.sql_transactions import Transactions, Turn, translated
 
@@ -57,10 +66,10 @@ class SqlJobStore:
         return self._transactions.run(lambda connection: _find_request(connection, request), reads_only=True)
 
     def get(self, name: str) -> Job:
-        job = self._transactions.run(lambda connection: find_job(connection, JOBS.c.name == name), reads_only=True)
-        if job is None:
+        row = self._transactions.first(NAMED, {"name": name})
+        if row is None:
             raise ServiceError("JOB_NOT_FOUND", f"there is no job {name}; it may have been deleted", name=name)
-        return job
+        return read_row(row)
 
     def replace(self, job: Job, *, lease: Lease | None = None) -> Job:
         changed = replace(job, version=job.version + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -39,9 +39,11 @@ class Transactions:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        on_postgresql = engine.dialect.name == "postgresql"
         # A snapshot is enough for what only reads, and on PostgreSQL it never meets a serialization failure.
-        snapshot = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        snapshot = {"isolation_level": "REPEATABLE READ"} if on_postgresql else {}
         self._reads: dict[str, Any] = {"reads_only": True, **snapshot}
+        self._one_read: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if on_postgresql else {"one_read": True}
 
     def run(self, work: Callable[[sa.Connection], _T], *, reads_only: bool = False, turn: Turn | None = None) -> _T:
         """Run a transaction; again where others got in its way, which changes nothing.
@@ -66,6 +68,15 @@ class Transactions:
                 return work(connection)
             time.sleep(random.uniform(0.001, 0.02))
         raise ServiceError("RESOURCE_PROBLEM", "too many others change the job table now; nothing was changed")
+
+    def first(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> sa.Row[Any] | None:
+        """The first row that one statement finds. It needs no transaction: by itself it sees one state of all tables.
+
+        Raises:
+            ServiceError: As run.
+        """
+        with translated(), self._engine.connect().execution_options(**self._one_read) as connection:
+            return connection.execute(statement, parameters).first()
 
     def close(self) -> None:
         """Let go of the connections."""
