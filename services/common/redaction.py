@@ -10,10 +10,12 @@ _MIN_SECRET = 4
 """Shorter values are words of the language as well, and would blacken every line."""
 
 _IN_A_TEXT = (
-    (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{_MASK}@"),  # user and password in a URL
-    (re.compile(r"(?<=\S)\?[^\s'\"<>]*=[^\s'\"<>]*"), f"?{_MASK}"),  # the query of a URL: a presigned one is a key
-    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {_MASK}"),
+    ("@", re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{_MASK}@"),  # user and password in a URL
+    ("?", re.compile(r"(?<=\S)\?[^\s'\"<>]*=[^\s'\"<>]*"), f"?{_MASK}"),  # the query of a URL: a presigned one is a key
+    ("bearer", re.compile(r"\b(Bearer)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {_MASK}"),
+    ("basic", re.compile(r"\b(Basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {_MASK}"),
 )
+"""What a text must hold in lower case, else it is not searched: most texts of most lines hold none."""
 
 
 def redactor(secrets: Collection[str]) -> Callable[[object], object]:
@@ -43,6 +45,8 @@ def redactor(secrets: Collection[str]) -> Callable[[object], object]:
 def _clean(text: str, secrets: list[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, _MASK)
-    for pattern, replacement in _IN_A_TEXT:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    for needle, pattern, replacement in _IN_A_TEXT:
+        if needle in lower:
+            text = pattern.sub(replacement, text)
     return text
