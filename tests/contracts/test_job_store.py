@@ -304,6 +304,21 @@ def test_a_table_of_before_there_were_migrations_is_kept(url: str, reopen: Reope
     assert reopen().get(job.name) == job
 
 
+def test_tables_of_a_newer_version_are_used_as_they_are(url: str, reopen: Reopen) -> None:
+    """While servers are replaced one after the other, and when the newer version is given up again."""
+    kept = create(reopen(), make_job("before"))
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN newer TEXT"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    store = reopen()
+    made = create(store, make_job("after"))
+    assert [store.get(job.name) for job in (kept, made)] == [kept, made]
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+    engine.dispose()
+
+
 def test_servers_that_start_at_once_migrate_once(url: str) -> None:
     barrier = threading.Barrier(4)
 
