@@ -21,11 +21,13 @@
     `-- BuildFailed          an index could not be built; `index` has it
 
 `reason` is the frozen reason of google.rpc.ErrorInfo (docs/reference/errors.md); what the client finds by itself has
-SERVER_UNREACHABLE, SERVER_NOT_TRUSTED, DEADLINE_EXCEEDED, WAIT_TIMEOUT, STREAM_CORRUPT or CLIENT_CLOSED.
+SERVER_UNREACHABLE, SERVER_NOT_TRUSTED, MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED, WAIT_TIMEOUT, STREAM_CORRUPT or
+CLIENT_CLOSED.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -174,6 +176,7 @@ _CLASSES: dict[grpc.StatusCode, type[EifRpcError]] = {
     grpc.StatusCode.INTERNAL: Internal,
     grpc.StatusCode.UNKNOWN: Internal,
 }
+_TOO_LARGE = re.compile(r"(SERVER|CLIENT): Received message larger than max \((\d+) vs\. (\d+)\)")
 _TRANSPORT_REASONS = {grpc.StatusCode.UNAVAILABLE: "SERVER_UNREACHABLE"}
 
 
@@ -191,6 +194,8 @@ def from_rpc_error(error: grpc.RpcError, *, target: str) -> EifRpcError:
     if info is not None:
         return error_of(code, info.reason, error.details() or info.reason, info.metadata)
     details = error.details() or ""
+    if too_large := _TOO_LARGE.search(details):
+        return _message_too_large(*too_large.groups(), target=target)
     distrust = trust_problem(details, target) if code is grpc.StatusCode.UNAVAILABLE else None
     if distrust is not None:  # trying again would end the same, unlike what is UNAVAILABLE
         failure = error_of(grpc.StatusCode.UNAUTHENTICATED, "SERVER_NOT_TRUSTED", distrust, {"target": target})
@@ -201,6 +206,19 @@ def from_rpc_error(error: grpc.RpcError, *, target: str) -> EifRpcError:
         _TRANSPORT_REASONS.get(code, code.name),
         _transport_message(code, details, target),
         {"target": target, "details": details},
+    )
+    failure.from_service = False
+    return failure
+
+
+def _message_too_large(side: str, size: str, limit: str, *, target: str) -> EifRpcError:
+    """What gRPC says by itself, without a reason."""
+    told = f"the request has {size} bytes, and {target} takes at most {limit} in one"
+    if side == "CLIENT":
+        told = f"the answer of {target} has {size} bytes, and this client takes at most {limit} in one"
+    metadata = {"target": target, "size_bytes": size, "limit_bytes": limit}
+    failure = InvalidArgument(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", f"{told}; ask for less", metadata
     )
     failure.from_service = False
     return failure

@@ -23,7 +23,14 @@ MAX_STATUS_BYTES = 4096
 _MAX_MESSAGE_BYTES = 1024  # the message goes over the wire twice, once with every non-ASCII byte as three
 _MAX_METADATA_BYTES = 256
 _MAX_RETRY_S = 3600.0
-_RETRY_SECONDS = {"QUEUE_FULL": 5, "TOO_MANY_CALLS": 1, "STORAGE_UNAVAILABLE": 5, "EMBEDDING_UNAVAILABLE": 5}
+_RETRY_SECONDS = {
+    "QUEUE_FULL": 5,
+    "TOO_MANY_CALLS": 1,
+    "SERVER_STOPPING": 1,
+    "JOB_TABLE_UNAVAILABLE": 5,
+    "STORAGE_UNAVAILABLE": 5,
+    "EMBEDDING_UNAVAILABLE": 5,
+}
 """Usual ones; metadata `retry_after_s` of an error is better where it is there."""
 
 _PUSHED_BACK = {"QUEUE_FULL"}

@@ -11,7 +11,7 @@ import pytest
 from eif.influence.v1 import influence_service_pb2, job_pb2, results_pb2
 from google.protobuf import empty_pb2
 
-from services.client import errors
+from services.client import connection, errors
 from services.client.influence import InfluenceClient
 from services.client.jobs import JobState
 from services.client.rows import QuarantinedSample, QueryPair, RankedSample, RelabelSuggestion, Voter
@@ -403,6 +403,21 @@ def test_an_answer_larger_than_4_mib_is_read() -> None:
     with serve(ListJobResults=big) as server, InfluenceClient(server.target) as client:
         (row,) = client.results("j1", Table.QUARANTINE)
     assert len(row.message) == 6_000_000
+
+
+def test_a_message_that_is_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def big(_request: object, _context: Context) -> influence_service_pb2.ServerInfo:
+        return influence_service_pb2.ServerInfo(version="x" * 2_000_000)
+
+    monkeypatch.setattr(connection, "MAX_RECEIVED_BYTES", 1_000_000)
+    with serve(GetServerInfo=big) as server, InfluenceClient(server.target) as client:
+        with pytest.raises(errors.InvalidArgument, match=f"and {server.target} takes at most 4194304") as request:
+            client.evaluate_audit("j1", policy="x" * 5_000_000)
+        with pytest.raises(errors.InvalidArgument, match="and this client takes at most 1000000") as answer:
+            client.server_info()
+    for caught in (request, answer):
+        assert caught.value.reason == "MESSAGE_TOO_LARGE"
+        assert int(caught.value.metadata["size_bytes"]) > int(caught.value.metadata["limit_bytes"])
 
 
 def test_a_timeout_must_be_positive() -> None:

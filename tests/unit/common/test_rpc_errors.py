@@ -178,6 +178,9 @@ async def test_a_full_queue_says_when_to_try_again_to_people_and_to_grpc() -> No
         ("QUEUE_FULL", {"retry_after_s": "soon"}, 5000),
         ("QUEUE_FULL", {"retry_after_s": "1e99"}, 3_600_000),
         ("JOB_NOT_FOUND", {"retry_after_s": "7"}, 0),
+        ("TOO_MANY_CALLS", {}, 1000),
+        ("JOB_TABLE_UNAVAILABLE", {}, 5000),
+        ("SERVER_STOPPING", {}, 1000),
     ],
 )
 def test_delays_are_sensible(reason: str, metadata: dict[str, str], milliseconds: int) -> None:
