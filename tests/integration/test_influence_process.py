@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from eif.influence.v1 import influence_service_pb2
+from eif.influence.v1 import influence_service_pb2, influence_service_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.conftest import REPO
 from tests.influence_process import influence_process
+from tests.secured import Secured, bearer
+from tests.waiting import wait_until
 
 SERVICE = "eif.influence.v1.InfluenceService"
 MAX_RSS = 120 << 20
@@ -82,6 +85,58 @@ def test_what_it_cannot_start_with_is_told_without_secrets(tmp_path: Path, envir
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
     assert "a-secret-key" not in done.stderr
+
+
+def test_with_identity_it_refuses_plain_text_unless_told_insecure_loopback(tmp_path: Path) -> None:
+    secured = Secured(tmp_path / "secured")
+    secured.policy((["token:nightly"], ["*"], ["read"]), p={})
+    environ = {name: value for name, value in secured.environ("EIF_INFLUENCE_").items() if "TLS" not in name}
+    command = [
+        sys.executable,
+        "-m",
+        "services.influence",
+        "--listen",
+        "127.0.0.1:0",
+        "--state-dir",
+        str(tmp_path / "s"),
+    ]
+    ready = tmp_path / "ready"
+    process_environ = {"PYTHONPATH": str(REPO), "HOME": str(tmp_path), **environ}
+    refused = subprocess.run(
+        command, cwd=REPO, env=process_environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "EIF_INFLUENCE_TLS_CERTIFICATE_FILE" in refused.stderr
+    assert "EIF_INFLUENCE_INSECURE_LOOPBACK=true" in refused.stderr
+    everywhere = subprocess.run(
+        [*command[:4], "0.0.0.0:0", *command[5:], "--insecure-loopback"],
+        cwd=REPO,
+        env=process_environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (everywhere.returncode, "plain text" in everywhere.stderr) == (2, True)
+    running = subprocess.Popen(
+        [*command, "--insecure-loopback", "--ready-file", str(ready)],
+        cwd=REPO,
+        env=process_environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: ready.exists() or running.poll() is not None, within_s=60)
+        with grpc.insecure_channel(json.loads(ready.read_text())["address"]) as channel:
+            stub = influence_service_pb2_grpc.InfluenceServiceStub(channel)
+            token = bearer(secured.token("nightly"))
+            assert stub.GetServerInfo(influence_service_pb2.GetServerInfoRequest(), timeout=20, metadata=token).version
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.GetServerInfo(influence_service_pb2.GetServerInfoRequest(), timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        running.terminate()
+        assert running.wait(60) == 0
 
 
 def test_help_names_every_setting() -> None:
