@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import numpy as np
@@ -18,7 +19,9 @@ from eif.influence.v1 import influence_service_pb2_grpc
 
 from tests.benchmarks.load.echo import METHOD
 from tests.benchmarks.load.jobs import FOREVER, job_of, ranked
+from tests.benchmarks.load.steps import steps
 from tests.influence_process import CALL_S, InfluenceProcess, influence_process
+from tests.postgres import find_postgres, running_postgres
 
 UNARY_CALLS, WARM_CALLS = 3_000, 200
 ROWS, CHUNK_ROWS = 1_000_000, 10_000
@@ -41,8 +44,23 @@ def ready(folder: Path) -> dict[str, float]:
 
 
 def unary(folder: Path) -> dict[str, float]:
-    """Milliseconds of one call after the other, beside a bare grpc.aio echo in turn, and of Create."""
-    with influence_process(folder) as server, _echo_channel() as channel:
+    """Milliseconds of one call after the other, beside a bare grpc.aio echo in turn, and of Create; on SQLite."""
+    return _unary(folder)
+
+
+def unary_postgresql(folder: Path) -> dict[str, float]:
+    """The same on PostgreSQL, where the table is asked at every call as other servers may have changed it."""
+    programs = find_postgres()
+    if programs is None:
+        return {}
+    with TemporaryDirectory(prefix="pg-") as place:
+        Path(place).chmod(0o755)
+        with running_postgres(programs, Path(place) / "server") as postgres:
+            return _unary(folder, EIF_INFLUENCE_DATABASE_URL=postgres.url)
+
+
+def _unary(folder: Path, **environ: str) -> dict[str, float]:
+    with influence_process(folder, scripted=True, **environ) as server, _echo_channel() as channel:
         job = server.create(job_of(server, FOREVER))
         echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         info, get = service_pb2.GetServerInfoRequest(), service_pb2.GetInfluenceJobRequest(name=job.name)
@@ -99,7 +117,7 @@ def cancelled(folder: Path) -> dict[str, float]:
 
 
 SECTIONS: Mapping[str, Callable[[Path], dict[str, float]]] = {
-    each.__name__: each for each in (ready, unary, rows, watchers, cancelled)
+    each.__name__: each for each in (ready, unary, unary_postgresql, steps, rows, watchers, cancelled)
 }
 
 
