@@ -84,7 +84,7 @@ class StorageFaults:
     def corrupt_tables(self) -> None:
         """Tables arrive with one bit changed."""
         with self._weather(lambda request: Fault(flip=request.method == "GET" and ".parquet" in request.path)):
-            self._pass(SHORT_S)
+            self._pass(2 * SHORT_S)
 
     def replace_inputs(self) -> None:
         """What jobs read is replaced while bodies break off: by the same, but for the space at its end."""

@@ -6,9 +6,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,12 +21,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.influence.servicer import NAME
 from tests.influence_process import InfluenceProcess
+from tests.objects import S3Objects
 from tests.ops import fetch
-from tests.robustness.calls import Reader, listed, refusal
+from tests.robustness.calls import Reader, Refusal, listed, refusal
 from tests.robustness.rows import ranking
+from tests.robustness.s3_world import is_for
+from tests.s3_proxy import Fault, S3Proxy, calm
 from tests.servers import Servers, Step, until
 from tests.tcp_proxy import TcpProxy
+from tests.weed import Weed
 
+DATA_LOSS = grpc.StatusCode.DATA_LOSS
 RUNNING, SUCCEEDED = job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED
 FOREVER: Step = {"do": "forever"}
 ROWS = 20_000
@@ -213,3 +219,23 @@ def stalled_stream(server: InfluenceProcess, job: job_pb2.InfluenceJob) -> tuple
     call = stub.StreamRankedSamples(service_pb2.StreamRankedSamplesRequest(name=job.name, chunk_rows=10_000))
     next(call)
     return channel, call
+
+
+def test_a_table_that_arrives_damaged_is_told_and_never_handed_on(weed: Weed, tmp_path: Path) -> None:
+    """13."""
+    with S3Proxy(weed) as proxy, ExitStack() as stack:
+        objects = S3Objects(weed, proxy, tmp_path / "credentials")
+        world = Servers(tmp_path, "", stack, objects)
+        server = world.start("a")
+        step, digest = ranking(tmp_path, ROWS)
+        job = server.ended(server.create(world.job(step)))
+        assert job.state == SUCCEEDED
+        proxy.rule = lambda request: Fault(flip=is_for(request, "GET", "ranking.parquet"))
+        reader, asked = Reader(job.name), len(proxy.requests)
+        for _ in range(3):
+            assert refusal(lambda: reader.read(server)) == Refusal(code=DATA_LOSS, reason="RESULT_CORRUPT")
+        assert reader.chunks == 0
+        assert [method for method, _ in proxy.requests[asked:]] == ["GET"] * 3
+        proxy.rule = calm
+        reader.read(server)
+        assert reader.digest() == digest
