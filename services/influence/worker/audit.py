@@ -70,7 +70,14 @@ def run_audit_job(job: Job, spec: AuditSpec) -> SucceededMessage:
             report(2, 3)
             files.append(
                 write_audit_report(
-                    job, audit, tables, splits=splits, explained=explained, figures=figures, provenance=facts
+                    job,
+                    audit,
+                    tables,
+                    splits=splits,
+                    features=[train, test],
+                    explained=explained,
+                    figures=figures,
+                    provenance=facts,
                 )
             )
         report(3, 3)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eif_engine.audit_types import Audit
 from services.influence.worker.explained_confusions import ExplainedConfusions
+from services.influence.worker.features import SplitFeatures
 from services.influence.worker.job import Job
 from services.influence.worker.previous_audit import difference
 from services.influence.worker.report import ReportSource, write_report
@@ -24,6 +25,7 @@ def write_audit_report(
     tables: Sequence[TableFile],
     *,
     splits: Sequence[Split],
+    features: Sequence[SplitFeatures],
     explained: ExplainedConfusions,
     figures: Mapping[str, float],
     provenance: Mapping[str, str],
@@ -31,6 +33,7 @@ def write_audit_report(
     """Write it from the tables as they are published. Raises Cancelled, and ServiceError of the store."""
     path = job.scratch / REPORT_NAME
     paths = {table.name: table.path for table in tables}
+    thumbnails = Thumbnails(job, splits, features)
     source = ReportSource(
         job=job.request.name,
         display_name=job.request.display_name,
@@ -41,7 +44,8 @@ def write_audit_report(
         tables=paths,
         difference=difference(job, paths["findings"]),
         explanations=explained.pictures,
-        thumbnails=Thumbnails(job, splits),
+        thumbnails=thumbnails,
     )
     write_report(path, source)
+    thumbnails.store()
     return path
