@@ -64,10 +64,10 @@ $(TOOLS)/%/.installed: tests/tools/%.txt | setup
 		&& $(BIN)/uv pip install --quiet --python $(@D)/bin/python -r $< && touch $@ \
 		|| { rm -rf $(@D); echo "==> $* could not be installed: going on without" >&2; }
 
-SOAK_S ?= 300
+SOAK_S ?= 120
 SOAK_SEED ?= 0
 .PHONY: robustness
-robustness: setup ## Kill, pause and cut off real servers under traffic, and check the history [SOAK_S=300] [SOAK_SEED=0]
+robustness: setup ## Kill, pause and cut off real servers under traffic, and check the history [SOAK_S=120] [SOAK_SEED=0]
 	@EIF_SOAK_S=$(SOAK_S) EIF_SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/robustness
 
 # --- what a developer runs --------------------------------------------------------------------------------------------
