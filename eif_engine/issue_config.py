@@ -32,7 +32,7 @@ class IssueConfig:
     prune_rounds: int = 2
     candidates: int = 10
     canary_fraction: float = 0.05
-    canary_copies: int = 4
+    canary_copies: int = 8
     flag_above: float = 0.5
     shown_neighbors: int = 5
     seed: int = 0

@@ -56,8 +56,12 @@ def wrong_share(score_N: Tensor, canary_score_B: Tensor) -> tuple[float, float]:
     """
     above = [_above(score_N, canary_score_B.double(), recall) for recall in (*FEW_RECALLS, *RECALLS)]
     recalls, count = (*FEW_RECALLS, *RECALLS), max(1, len(score_N))
-    # Few samples lie above a high threshold: each count is read one standard error higher (Poisson).
-    least = min((k + 1 + (k + 0.75) ** 0.5) / count / recall for k, recall in zip(above, recalls, strict=True))
+    # Few samples lie above a high threshold, and few canaries tell where it is: each share is read a standard error
+    # higher (Poisson for the samples, binomial for the canaries).
+    least = min(
+        (k + 1 + (k + 0.75 + k**2 * (1 - recall) / (recall * len(canary_score_B))) ** 0.5) / count / recall
+        for k, recall in zip(above, recalls, strict=True)
+    )
     readings = sorted(k / count / recall for k, recall in zip(above, recalls, strict=True) if recall in RECALLS)
     likely = min(readings[len(readings) // 2], MOST_WRONG)
     return min(least, likely), likely

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eif_engine.functional.draws import Draws
 from eif_engine.functional.neighbors import blocks
 
 NEAR_CLASSES = 3
@@ -88,38 +89,36 @@ def class_at_rank(mean_CF: Tensor, count_C: Tensor, of_Q: Tensor, rank_Q: Tensor
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=mean_CF.device)
 
 
-def draw_ranks(suspect_ranks_S: Tensor, *, classes: int, count: int, generator: torch.Generator) -> Tensor:
-    """Ranks of similarity (count,) for planted flips: mostly those seen in suspects, some even, some of the nearest.
+def draw_ranks(suspect_ranks_S: Tensor, rows_B: Tensor, *, classes: int, draws: Draws) -> Tensor:
+    """Ranks of similarity (B,) for planted flips: mostly those seen in suspects, some even, some of the nearest.
 
     Args:
         suspect_ranks_S: Rank of the given label among the classes similar to the one a suspect seems to have.
+        rows_B: The samples to be flipped.
         classes: Classes with samples, at least 2.
-        count: How many.
-        generator: On the CPU.
+        draws: Of the samples.
     """
-    anywhere_B = torch.randint(classes - 1, (count,), generator=generator)
-    near_B = torch.randint(min(NEAR_CLASSES, classes - 1), (count,), generator=generator)
-    which_B = torch.rand(count, generator=generator)
-    seen_S = suspect_ranks_S.cpu()
-    if len(seen_S) == 0:
+    anywhere_B = draws.integers(classes - 1, rows_B)
+    near_B = draws.integers(min(NEAR_CLASSES, classes - 1), rows_B)
+    which_B, seen_B = draws.uniform(rows_B), draws.uniform(rows_B)
+    if len(suspect_ranks_S) == 0:
         return anywhere_B.where(which_B < 0.5, near_B)
-    seen_B = seen_S[torch.randint(len(seen_S), (count,), generator=generator)]
-    return seen_B.where(which_B >= 2 * EVEN_SHARE, anywhere_B.where(which_B < EVEN_SHARE, near_B))
+    seen_S = suspect_ranks_S.cpu().sort().values  # in order, so that one more suspect changes few draws
+    rank_B = seen_S[(seen_B * len(seen_S)).long().clamp_max(len(seen_S) - 1)]
+    return rank_B.where(which_B >= 2 * EVEN_SHARE, anywhere_B.where(which_B < EVEN_SHARE, near_B))
 
 
-def plant(
-    labels_N: Tensor, ranks_B: Tensor, mean_CF: Tensor, count_C: Tensor, *, generator: torch.Generator
-) -> Canaries:
-    """Flip labels of rows drawn evenly from all, each to the class at a given rank of similarity to its own.
+def plant(labels_N: Tensor, rows_B: Tensor, ranks_B: Tensor, mean_CF: Tensor, count_C: Tensor) -> Canaries:
+    """Flip the labels of some rows, each to the class at a given rank of similarity to its own.
 
     Args:
         labels_N: Given labels.
+        rows_B: Rows, ascending.
         ranks_B: One rank a canary.
         mean_CF: Class means.
         count_C: Samples of each class.
-        generator: On the CPU.
     """
-    rows_B = torch.randperm(len(labels_N), generator=generator)[: len(ranks_B)].sort().values.to(labels_N.device)
+    rows_B = rows_B.to(labels_N.device)
     given_B = labels_N[rows_B]
     return Canaries(rows_B, class_at_rank(mean_CF, count_C, given_B, ranks_B.to(labels_N.device)), given_B)
 

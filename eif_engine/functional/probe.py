@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from eif_engine.functional.draws import Draws
 from eif_engine.functional.neighbors import BLOCK_BYTES, blocks
 from eif_engine.functional.pieces import each_on_one_core
 from eif_engine.functional.pull import Pull
@@ -117,6 +118,9 @@ class _Moments:
             second_FF += weighted_BF.T @ x_BF
         return cls(count_C, sum_CF, second_FF)
 
+    def plus(self, other: _Moments) -> _Moments:
+        return _Moments(self.count_C + other.count_C, self.sum_CF + other.sum_CF, self.second_FF + other.second_FF)
+
     def less(self, other: _Moments) -> _Moments:
         return _Moments(
             (self.count_C - other.count_C).clamp_min(0), self.sum_CF - other.sum_CF, self.second_FF - other.second_FF
@@ -126,12 +130,11 @@ class _Moments:
         overall_F = self.sum_CF.sum(dim=0) / self.count_C.sum().clamp_min(1e-12)
         return (self.sum_CF + PRIOR_COUNT * overall_F) / (self.count_C[:, None] + PRIOR_COUNT)
 
-    def covariance(self) -> Tensor:
-        """Within classes, not shrunk."""
-        mean_CF = self.sum_CF / self.count_C.clamp_min(1e-12)[:, None]
-        within_FF = self.second_FF - mean_CF.T @ self.sum_CF
-        freedom = self.count_C.sum() - (self.count_C > PRIOR_COUNT).sum()
-        return (within_FF + within_FF.T) / (2 * freedom.clamp_min(1))
+    def covariance(self, dtype: torch.dtype) -> Tensor:
+        """Within classes, not shrunk; its lower triangle counts."""
+        root_CF = (self.sum_CF / self.count_C.clamp_min(1e-12).sqrt()[:, None]).to(dtype)
+        freedom = float((self.count_C.sum() - (self.count_C > PRIOR_COUNT).sum()).clamp_min(1))
+        return self.second_FF.to(dtype).addmm_(root_CF.T, root_CF, alpha=-1).div_(freedom)
 
 
 def shrink(covariance_FF: Tensor, shrinkage: float) -> Tensor:
@@ -142,10 +145,10 @@ def shrink(covariance_FF: Tensor, shrinkage: float) -> Tensor:
     return shrunk_FF
 
 
-def folds(count: int, num_folds: int, seed: int) -> list[Tensor]:
-    """Rows of each fold, drawn once; sizes differ by one at most."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return [order[start :: min(num_folds, count)].sort().values for start in range(min(num_folds, count))]
+def folds(draws: Draws, num_folds: int) -> list[Tensor]:
+    """Rows of each fold, drawn once; sizes differ by one at most, and few samples change folds when others come."""
+    order = draws.uniform().argsort(stable=True)
+    return [part.sort().values for part in torch.tensor_split(order, min(num_folds, len(order)))]
 
 
 def over_folds(
@@ -175,22 +178,24 @@ def over_folds(
         block_bytes: Memory of a block.
         threads: Folds at a time, each on one core; what comes out does not depend on it.
     """
-    everything = torch.arange(len(v_NF), device=v_NF.device)
-    total = _Moments.of(v_NF, labels_N, trust_N, everything, num_classes)
+    parts = [part.to(v_NF.device) for part in parts]
+    moments = each_on_one_core(
+        lambda fold: _Moments.of(v_NF, labels_N, trust_N, fold, num_classes), parts, threads=threads
+    )
+    total = reduce(_Moments.plus, moments)
 
-    def held_out(part: Tensor) -> Iterator[HeldOut]:
-        fold = part.to(v_NF.device)
-        others = total.less(_Moments.of(v_NF, labels_N, trust_N, fold, num_classes))
-        factor_FF = torch.linalg.cholesky(shrink(others.covariance(), shrinkage))
-        mean_CF = _whiten(others.means(), factor_FF).to(v_NF)
-        factor_FF = factor_FF.to(v_NF)  # sums are float64, what is said of a sample has the precision of its vector
+    def held_out(place: int) -> Iterator[HeldOut]:
+        fold, others = parts[place], total.less(moments[place])
+        # Sums are float64, what is said of a sample has the precision of its vector.
+        factor_FF = torch.linalg.cholesky(shrink(others.covariance(v_NF.dtype), shrinkage))
+        mean_CF = _whiten(others.means().to(v_NF), factor_FF)
         known_C = others.count_C > PRIOR_COUNT
         asked = fold if judged_N is None else fold[judged_N[fold]]
         for block in blocks(len(asked), max(num_classes, v_NF.shape[1]), v_NF.element_size(), block_bytes):
             rows_B = asked[block]
             yield HeldOut(rows_B, labels_N[rows_B], _whiten(v_NF[rows_B], factor_FF), mean_CF, known_C)
 
-    return each_on_one_core(lambda part: work(held_out(part)), parts, threads=threads)
+    return each_on_one_core(lambda place: work(held_out(place)), range(len(parts)), threads=threads)
 
 
 def _whiten(v_AF: Tensor, factor_FF: Tensor) -> Tensor:

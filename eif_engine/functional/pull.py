@@ -6,9 +6,10 @@ sample along the line from mu_c (0) to mu_b (1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-import torch
 from torch import Tensor
 
 FARTHEST = 0.9
@@ -32,9 +33,13 @@ class Pull:
             min(max(self.variance + seen.variance - found.variance, 0.0), WIDEST),
         )
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Pulls (count,) of single samples, in [0, 0.9]."""
-        normal_B = torch.randn(count, generator=generator, dtype=torch.float64)
+    @classmethod
+    def mean_of(cls, several: Sequence[Pull]) -> Pull:
+        """The mean of estimates of the same pull."""
+        return cls(fmean(pull.mean for pull in several), fmean(pull.variance for pull in several))
+
+    def of(self, normal_B: Tensor) -> Tensor:
+        """Pulls (B,) of single samples from standard normal draws, in [0, 0.9]."""
         pull_B: Tensor = (self.mean + self.variance**0.5 * normal_B).clamp(0, FARTHEST)
         return pull_B
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import AuditModel, Columns
+from eif_engine.functional.draws import keys_of
 from eif_engine.functional.neighbors import blocks
 from eif_engine.functional.review_curve import canary_recall, expected_wrong, review_curve
 from eif_engine.issue_config import IssueConfig
@@ -72,6 +73,7 @@ def train_issues(
         influence_N=_absolute(influence, train),
         near=near.train,
         embedding_near=near.train_embedding,
+        keys_N=keys_of(train.ids),
         threads=threads,
         config=fitted(config.issues, len(train)),
         progress=progress,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import Columns, Screened
+from eif_engine.functional.draws import keys_of
 from eif_engine.jobs.audit_data import Samples
 from eif_engine.jobs.audit_neighbors import Neighbors
 from eif_engine.jobs.issues import find_issues
@@ -41,6 +42,7 @@ def screen(
         num_classes=len(test.classes),
         near=near.test,
         embedding_near=near.test_embedding,
+        keys_N=keys_of(test.ids),
         threads=threads,
         learned=False,
         config=config.issues,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eif_engine.functional.canaries import Canaries, class_means, draw_ranks, plant, similarity_ranks
+from eif_engine.functional.draws import Draws
 from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_evidence import Asked, Evidence, Pulls, Spaces, gather
@@ -17,8 +18,8 @@ from eif_engine.types import Progress
 MATCH_ROUNDS = 3
 """Times that the pulls are corrected."""
 
-MATCH_CANARIES, CANARIES = 50, 200
-"""Canaries that tell the pulls, and that calibrate: small data gets more copies than asked for ..."""
+MATCH_CANARIES, CANARIES = 400, 200
+"""Canaries that tell the pulls in a round, and that calibrate: small data gets more copies than asked for ..."""
 
 MOST_COPIES = 20
 """... but not more than that."""
@@ -53,12 +54,20 @@ class Planter:
         num_classes: C.
         evidence: About the given labels, where wrong ones pull nothing.
         config: How many canaries.
+        draws: Of the samples.
     """
 
     def __init__(
-        self, spaces: Spaces, labels_N: Tensor, num_classes: int, evidence: Evidence, config: IssueConfig
+        self,
+        spaces: Spaces,
+        labels_N: Tensor,
+        num_classes: int,
+        *,
+        evidence: Evidence,
+        config: IssueConfig,
+        draws: Draws,
     ) -> None:
-        self._spaces, self._labels_N, self._config = spaces, labels_N, config
+        self._spaces, self._labels_N, self._config, self._draws = spaces, labels_N, config, draws
         trust_N = evidence.trust_N
         self._evidence = evidence
         self._upper_CF, _ = class_means(spaces.penultimate.v_NF, labels_N, trust_N, num_classes)
@@ -67,29 +76,28 @@ class Planter:
         shows_S, given_S = evidence.candidate_NJ[evidence.suspect_N, 0], labels_N[evidence.suspect_N]
         self._suspect_ranks_S = similarity_ranks(self._upper_CF, self._count_C, shows_S, given_S)
 
-    def matched(self, seen: Pulls, generator: torch.Generator) -> Pulls:
+    def matched(self, seen: Pulls) -> Pulls:
         """The pulls with which suspected canaries lie where suspects were seen to lie.
 
         Those pulled far are not suspected, and some suspects are right, so what is seen is not what there is; canaries
         show by how much (indirect inference).
         """
-        pulls = seen
+        rounds = [seen]
         for _ in range(MATCH_ROUNDS):
-            copies = [
-                self._copy(pulls, NO_PULLS, self._evidence, generator) for _ in range(self._copies(MATCH_CANARIES))
-            ]
+            copies = [self._copy(rounds[-1], NO_PULLS, self._evidence) for _ in range(self._copies(MATCH_CANARIES))]
             found = Evidence.joined([copy.evidence for copy in copies]).pulls()
             if found is None:
                 break
-            pulls = pulls.corrected(seen, found)
-        return pulls
+            rounds.append(rounds[-1].corrected(seen, found))
+        # The first one is on its way; those after it differ by chance alone.
+        return Pulls.mean(rounds[2:] or rounds[-1:])
 
-    def plant(self, pulls: Pulls, evidence: Evidence, progress: Progress, generator: torch.Generator) -> Planted:
+    def plant(self, pulls: Pulls, evidence: Evidence, progress: Progress) -> Planted:
         """Every copy, one after the other; `evidence` is that about the given labels with these pulls."""
         found: list[Planted] = []
         copies = max(self._config.canary_copies, self._copies(CANARIES))
         for copy in range(copies):
-            found.append(self._copy(pulls, pulls, evidence, generator))
+            found.append(self._copy(pulls, pulls, evidence))
             progress(copy + 1, copies)
         return Planted(
             torch.cat([planted.rows_B for planted in found]),
@@ -97,13 +105,13 @@ class Planter:
             Evidence.joined([planted.evidence for planted in found]),
         )
 
-    def _copy(self, moved_by: Pulls, assumed: Pulls, others: Evidence, generator: torch.Generator) -> Planted:
+    def _copy(self, moved_by: Pulls, assumed: Pulls, others: Evidence) -> Planted:
         config = self._config
-        count = self._canaries_per_copy()
+        rows_B = self._draws.rows(self._canaries_per_copy())
         classes = int((self._count_C > 0).sum())
-        ranks_B = draw_ranks(self._suspect_ranks_S, classes=classes, count=count, generator=generator)
-        canaries = plant(self._labels_N, ranks_B, self._upper_CF, self._count_C, generator=generator)
-        moved = self._moved(canaries, moved_by, generator)
+        ranks_B = draw_ranks(self._suspect_ranks_S, rows_B, classes=classes, draws=self._draws)
+        canaries = plant(self._labels_N, rows_B, ranks_B, self._upper_CF, self._count_C)
+        moved = self._moved(canaries, moved_by)
         flipped_N = canaries.flipped(self._labels_N)
         evidence = gather(moved, flipped_N, assumed, config, asked=Asked(canaries.rows_B, others))
         return Planted(canaries.rows_B, canaries.given_B, evidence)
@@ -115,9 +123,12 @@ class Planter:
         """Copies that hold so many canaries."""
         return min(MOST_COPIES, math.ceil(canaries / self._canaries_per_copy()))
 
-    def _moved(self, canaries: Canaries, pulls: Pulls, generator: torch.Generator) -> Spaces:
-        count, spaces = len(canaries.rows_B), self._spaces
-        upper_B, lower_B = (pull.draw(count, generator) for pull in (pulls.penultimate, pulls.embedding))
+    def _moved(self, canaries: Canaries, pulls: Pulls) -> Spaces:
+        spaces = self._spaces
+        upper_B, lower_B = (
+            pull.of(self._draws.normal(canaries.rows_B)).to(spaces.penultimate.v_NF.device)
+            for pull in (pulls.penultimate, pulls.embedding)
+        )
         return spaces.moved(
             canaries.moved(spaces.penultimate.v_NF, self._upper_CF, upper_B),
             canaries.moved(spaces.embedding.v_NF, self._lower_CD, lower_B),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eif_engine.functional.agreement import FLOOR, Neighborhood, disagreement, neighborhood, vote_shares
+from eif_engine.functional.draws import Draws
 from eif_engine.functional.principal import PrincipalView
 from eif_engine.functional.probe import folds
 from eif_engine.functional.probe_view import ProbeSettings, ProbeView, choose_settings, view
@@ -89,6 +90,7 @@ class Spaces:
         num_classes: int,
         config: IssueConfig,
         *,
+        draws: Draws,
         near: Neighborhood | None = None,
         embedding_near: Neighborhood | None = None,
         threads: int = 1,
@@ -101,13 +103,14 @@ class Spaces:
             labels_N: Given labels.
             num_classes: C.
             config: How many neighbours, and how the probe is fitted.
+            draws: Of the samples, for the folds of the probe.
             near: Neighbours by features, where they are known already.
             embedding_near: The same by embeddings.
             threads: Folds of the probe at a time, each on one core.
         """
         penultimate = Space.of(x_NF, config, near)
         embedding = penultimate if z_ND is x_NF else Space.of(z_ND, config, embedding_near)
-        parts = folds(len(labels_N), config.num_folds, config.seed)
+        parts = folds(draws, config.num_folds)
         trust_N = neighbor_trust(penultimate, labels_N, config)
         distinct = (penultimate,) if embedding is penultimate else (penultimate, embedding)
         settings = [
@@ -147,6 +150,13 @@ class Pulls:
         return Pulls(
             self.penultimate.corrected(seen.penultimate, found.penultimate),
             self.embedding.corrected(seen.embedding, found.embedding),
+        )
+
+    @classmethod
+    def mean(cls, several: Sequence[Pulls]) -> Pulls:
+        """Of some, at least one."""
+        return cls(
+            Pull.mean_of([pulls.penultimate for pulls in several]), Pull.mean_of([pulls.embedding for pulls in several])
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from eif_engine.errors import InvalidInput
 from eif_engine.functional.agreement import Neighborhood, supporters
 from eif_engine.functional.calibration import choice_log_probability, fit_choice, fit_doubt, wrong_share
+from eif_engine.functional.draws import Draws
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS, Planted, Planter
 from eif_engine.jobs.issue_evidence import PART_WEIGHTS, Evidence, Spaces, gather
@@ -73,6 +74,7 @@ def find_issues(
     near: Neighborhood | None = None,
     embedding_near: Neighborhood | None = None,
     learned: bool = True,
+    keys_N: Tensor | None = None,
     threads: int = 1,
     config: IssueConfig | None = None,
     progress: Progress = no_progress,
@@ -89,6 +91,8 @@ def find_issues(
         near: Neighbours of every row by its features, at least `config.num_neighbors`, where they are known already.
         embedding_near: The same by embeddings.
         learned: Whether the model was trained on these labels; if not, wrong ones have pulled nothing.
+        keys_N: What tells samples from each other wherever they stand (int64, `draws.keys_of`): with it, findings stay
+            comparable when others come or go. None: their rows.
         threads: Folds of the probe at a time, each on one core; what comes out does not depend on it.
         config: How.
         progress: Called after each copy with canaries.
@@ -100,23 +104,24 @@ def find_issues(
     known = {"loss": loss_N, "influence": influence_N}
     reported = {name: part_N for name, part_N in known.items() if part_N is not None}
     _check(features_NF, {"embeddings": embeddings_ND, "labels": labels_N, **reported}, labels_N, num_classes)
-    generator = torch.Generator().manual_seed(config.seed)
+    draws = Draws.by_row(len(labels_N), config.seed) if keys_N is None else Draws(keys_N, config.seed)
     spaces = Spaces.of(
         features_NF,
         embeddings_ND,
         labels_N,
         num_classes,
         config,
+        draws=draws,
         near=near,
         embedding_near=embedding_near,
         threads=threads,
     )
     first = gather(spaces, labels_N, NO_PULLS, config)
-    planter = Planter(spaces, labels_N, num_classes, first, config)
+    planter = Planter(spaces, labels_N, num_classes, evidence=first, config=config, draws=draws)
     seen = first.pulls() if learned else None
-    pulls = NO_PULLS if seen is None else planter.matched(seen, generator)
+    pulls = NO_PULLS if seen is None else planter.matched(seen)
     evidence = first if pulls is NO_PULLS else gather(spaces, labels_N, pulls, config)
-    planted = planter.plant(pulls, evidence, progress, generator)
+    planted = planter.plant(pulls, evidence, progress)
 
     weight_P = _weights(evidence)
     score_N, canary_score_B = evidence.doubt_NP @ weight_P, planted.evidence.doubt_NP @ weight_P

@@ -15,6 +15,7 @@ from eif_engine.audit_tables import AUDIT_SCHEMAS, FINDING_KINDS
 from eif_engine.audit_types import Audit, AuditSplit
 from eif_engine.config import FirstOrder, InfluenceConfig, QueryKind
 from eif_engine.errors import InvalidInput, LabelUnknown, MemoryExceeded
+from eif_engine.functional.draws import keys_of
 from eif_engine.jobs.audit import AUDIT_STAGES, run_audit
 from eif_engine.jobs.audit_findings import finding_id
 from eif_engine.jobs.audit_influence import half_of_harm
@@ -219,6 +220,7 @@ def test_the_issues_are_those_of_find_issues(known: World, audit: Audit) -> None
         embeddings_ND=embeddings_ND.float(),
         labels_N=torch.tensor([int(label[1:]) for label in known.train.labels]),
         num_classes=10,
+        keys_N=keys_of(known.train.sample_ids),
         config=quick().issues,
     )
     rows = by_id(audit, "issues")

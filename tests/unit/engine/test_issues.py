@@ -15,6 +15,7 @@ from torch import Tensor
 from eif_engine.__main__ import main
 from eif_engine.cases import load_case
 from eif_engine.errors import InvalidInput
+from eif_engine.functional.draws import Draws, keys_of
 from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS
@@ -50,6 +51,10 @@ class Planted:
             "loss_N": torch.zeros(len(self.labels_N), dtype=torch.float64),
         }
         return find_issues(config=config, **{**arguments, **changes})
+
+
+def draws(planted: Planted) -> Draws:
+    return Draws.by_row(len(planted.labels_N), FAST.seed)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,7 @@ def test_every_part_is_reported(planted: Planted, report: IssueReport) -> None:
 
 
 def evidence_of(data: Planted, config: IssueConfig) -> Evidence:
-    spaces = Spaces.of(data.x_NF, data.z_ND, data.labels_N, data.classes, config)
+    spaces = Spaces.of(data.x_NF, data.z_ND, data.labels_N, data.classes, config, draws=draws(data))
     return gather(spaces, data.labels_N, NO_PULLS, config)
 
 
@@ -155,7 +160,7 @@ def test_another_seed_finds_the_same(planted: Planted, report: IssueReport) -> N
 
 @pytest.mark.parametrize("pulls", [NO_PULLS, Pulls(Pull(0.3, 0.01), Pull(0.1, 0.02))], ids=["none", "some"])
 def test_evidence_about_some_is_that_about_all(planted: Planted, pulls: Pulls) -> None:
-    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST)
+    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST, draws=draws(planted))
     everyone = gather(spaces, planted.labels_N, pulls, FAST)
     rows_B = torch.randperm(len(planted.labels_N), generator=torch.Generator().manual_seed(5))[:40]
     some = gather(spaces, planted.labels_N, pulls, FAST, asked=Asked(rows_B, everyone))
@@ -165,7 +170,7 @@ def test_evidence_about_some_is_that_about_all(planted: Planted, pulls: Pulls) -
 
 def test_a_flip_hardly_changes_the_evidence_about_others(planted: Planted) -> None:
     """Canaries take the trust in all other labels from the labels as given: gathering it anew comes to the same."""
-    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST)
+    spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST, draws=draws(planted))
     before = gather(spaces, planted.labels_N, NO_PULLS, FAST)
     rows_B = torch.arange(0, len(planted.labels_N), 20)
     flipped_N = planted.labels_N.index_copy(0, rows_B, (planted.labels_N[rows_B] + 1) % planted.classes)
@@ -175,6 +180,20 @@ def test_a_flip_hardly_changes_the_evidence_about_others(planted: Planted) -> No
         both = torch.stack((anew.doubt_NP[rows_B, column], short.doubt_NP[:, column]))
         assert float(torch.corrcoef(both)[0, 1]) > 0.99
     assert float((anew.candidate_NJ[rows_B, 0] == short.candidate_NJ[:, 0]).double().mean()) > 0.95
+
+
+def test_with_keys_the_order_of_the_samples_plays_no_part(planted: Planted) -> None:
+    keys_N = keys_of([f"{row}.png" for row in range(len(planted.labels_N))])
+    order_N = torch.randperm(len(keys_N), generator=torch.Generator().manual_seed(2))
+    found = planted.find(keys_N=keys_N)
+    moved = planted.find(
+        features_NF=planted.x_NF[order_N],
+        embeddings_ND=planted.z_ND[order_N],
+        labels_N=planted.labels_N[order_N],
+        keys_N=keys_N[order_N],
+    )
+    assert moved.issue_score_N.tolist() == pytest.approx(found.issue_score_N[order_N].tolist(), abs=1e-6)
+    assert moved.suggested_label_N.tolist() == found.suggested_label_N[order_N].tolist()
 
 
 def test_clean_labels_are_left_alone() -> None:

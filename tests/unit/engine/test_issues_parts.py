@@ -29,6 +29,7 @@ from eif_engine.functional.canaries import (
     plant,
     similarity_ranks,
 )
+from eif_engine.functional.draws import Draws
 from eif_engine.functional.principal import PrincipalView
 from eif_engine.functional.probe import PRIOR_COUNT, HeldOut, folds, over_folds
 from eif_engine.functional.probe_view import ProbeSettings, choose_settings, view
@@ -58,13 +59,15 @@ def samples(rows: int = 40, features: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def settings(rows: int, temperature: float = 0.5) -> ProbeSettings:
-    return ProbeSettings(num_classes=CLASSES, parts=folds(rows, 5, 0), shrinkage=0.2, temperature=temperature)
+    return ProbeSettings(
+        num_classes=CLASSES, parts=folds(Draws.by_row(rows, 0), 5), shrinkage=0.2, temperature=temperature
+    )
 
 
 @pytest.mark.parametrize("pull", [Pull(), Pull(0.3, 0.0), Pull(0.2, 0.04)], ids=str)
 def test_held_out_likelihoods_are_the_loops(pull: Pull) -> None:
     v_NF, labels_N, trust_N = samples()
-    parts = folds(40, 5, 0)
+    parts = folds(Draws.by_row(40, 0), 5)
     seen = []
     for held in held_out(v_NF, labels_N, trust_N, parts=parts, shrinkage=0.2):
         found_BC = held.log_likelihood(pull)
@@ -98,7 +101,7 @@ def test_a_view_tells_what_the_likelihoods_say() -> None:
     v_NF, labels_N, trust_N = samples()
     pull = Pull(0.3, 0.01)
     found = view(v_NF, labels_N, trust_N, settings(40), pull=pull, candidates=CLASSES - 1)
-    for held in held_out(v_NF, labels_N, trust_N, parts=folds(40, 5, 0), shrinkage=0.2):
+    for held in held_out(v_NF, labels_N, trust_N, parts=folds(Draws.by_row(40, 0), 5), shrinkage=0.2):
         for place, row in enumerate(held.rows_B.tolist()):
             own, plain_C = int(labels_N[row]), 0.5 * held.log_likelihood(Pull())[place]
             others = [c for c in range(CLASSES) if c != own]
@@ -120,7 +123,7 @@ def test_the_pull_explains_a_sample_between_two_classes() -> None:
     v_NF[0] = torch.tensor([6.0, 0.5])  # given class 0, and 0.4 of the way from class 1 to class 0; nearest to class 1
     v_NF[3] = torch.tensor([3.0, 4.8])  # given class 0, and 0.4 of the way from class 2 to class 0
     trust_N = torch.ones(60, dtype=torch.float64)
-    parts = ProbeSettings(num_classes=3, parts=folds(60, 5, 0), shrinkage=0.01, temperature=1.0)
+    parts = ProbeSettings(num_classes=3, parts=folds(Draws.by_row(60, 0), 5), shrinkage=0.01, temperature=1.0)
     pulled = view(v_NF, labels_N, trust_N, parts, pull=Pull(0.4, 0.001), candidates=2)
     assert [int(pulled.candidate_NJ[row, 0]) for row in (0, 3)] == [1, 2]
     assert float(pulled.along_N[3] / pulled.length_N[3]) == pytest.approx(0.4, abs=0.1)
@@ -129,7 +132,7 @@ def test_the_pull_explains_a_sample_between_two_classes() -> None:
 def test_settings_are_those_that_predict_held_out_labels() -> None:
     v_NF, labels_N, trust_N = samples(200, 30)
     labels_N[::4] = (labels_N[::4] + 1) % CLASSES  # so that no setting predicts all of them
-    parts, shrinkages = folds(200, 5, 0), (0.05, 0.5, 0.95)
+    parts, shrinkages = folds(Draws.by_row(200, 0), 5), (0.05, 0.5, 0.95)
     chosen = choose_settings(v_NF, labels_N, trust_N, num_classes=CLASSES, parts=parts, shrinkages=shrinkages)
     fits = {}
     for shrinkage in shrinkages:
@@ -152,7 +155,7 @@ def test_a_class_without_other_samples_is_no_candidate_and_no_crash() -> None:
     assert torch.isfinite(found.log_odds_N).all()
     others = torch.arange(40) != 7
     possible = torch.isfinite(found.score_NJ) & (found.candidate_NJ == 3)
-    in_its_fold = next(part for part in folds(40, 5, 0) if 7 in part)
+    in_its_fold = next(part for part in folds(Draws.by_row(40, 0), 5) if 7 in part)
     assert not possible[in_its_fold].any()
     assert others.sum() == 39
 
@@ -220,23 +223,24 @@ def test_canaries_are_other_labels_in_other_rows_only() -> None:
     v_NF, labels_N, trust_N = samples(60, 5)
     mean_CF, _ = class_means(v_NF, labels_N, trust_N, CLASSES)
     count_C = torch.bincount(labels_N, minlength=CLASSES)
-    ranks_B = draw_ranks(torch.tensor([1]), classes=CLASSES, count=12, generator=drawn())
-    planted = plant(labels_N, ranks_B, mean_CF, count_C, generator=drawn())
+    draws = Draws.by_row(60, 0)
+    rows_B = draws.rows(12)
+    ranks_B = draw_ranks(torch.tensor([1]), rows_B, classes=CLASSES, draws=draws)
+    planted = plant(labels_N, rows_B, ranks_B, mean_CF, count_C)
     changed = planted.flipped(labels_N) != labels_N
     assert changed.nonzero().flatten().tolist() == planted.rows_B.tolist()
     assert int(changed.sum()) == 12
     assert planted.given_B.tolist() == labels_N[planted.rows_B].tolist()
-    again = plant(labels_N, ranks_B, mean_CF, count_C, generator=drawn())
-    assert again.labels_B.tolist() == planted.labels_B.tolist()
 
 
 def test_ranks_follow_the_suspects_and_some_do_not() -> None:
-    ranks = draw_ranks(torch.tensor([7, 7, 9]), classes=100, count=5000, generator=drawn()).tolist()
+    rows_B, draws = torch.arange(5000), Draws.by_row(5000, 0)
+    ranks = draw_ranks(torch.tensor([7, 9, 7]), rows_B, classes=100, draws=draws).tolist()
     share = {rank: ranks.count(rank) / 5000 for rank in (7, 9)}
     assert share[7] == pytest.approx(0.8 * 2 / 3 + 0.1 / 99, abs=0.03)
     assert share[9] == pytest.approx(0.8 / 3 + 0.1 / 99, abs=0.03)
     assert sum(rank < 3 for rank in ranks) / 5000 == pytest.approx(0.1 + 0.1 * 3 / 99, abs=0.02)
-    without = draw_ranks(torch.zeros(0, dtype=torch.int64), classes=100, count=5000, generator=drawn())
+    without = draw_ranks(torch.zeros(0, dtype=torch.int64), rows_B, classes=100, draws=draws)
     assert float((without < 3).double().mean()) == pytest.approx(0.5 + 0.5 * 3 / 99, abs=0.03)
 
 
@@ -251,7 +255,7 @@ def test_a_pulled_canary_lies_between_its_classes() -> None:
 
 def test_the_pull_of_suspects_is_recovered() -> None:
     length_S = 5 + 50 * torch.rand(4000, generator=drawn(), dtype=torch.float64)
-    drawn_S = Pull(0.3, 0.01).draw(4000, drawn(1))
+    drawn_S = Pull(0.3, 0.01).of(torch.randn(4000, generator=drawn(1), dtype=torch.float64))
     noise_S = torch.randn(4000, generator=drawn(2), dtype=torch.float64)
     found = estimate_pull(drawn_S * length_S + length_S.sqrt() * noise_S, length_S)
     assert found.mean == pytest.approx(0.3, abs=0.01)
