@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 
 LOG_NAME = "log.txt"
@@ -27,6 +29,22 @@ class JobLog:
     def write(self, data: bytes) -> None:
         """Append what the process has printed."""
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        self._append(data)
+
+    def note(self, message: str) -> None:
+        """Append what its server says of it, in the form of its own lines. In the last lines the message stands alone."""
+        self._tail = (self._tail + f"{message}\n".encode())[-_TAIL_BYTES:]
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": time,
+            "level": "INFO",
+            "logger": __name__,
+            "message": message,
+            "job_uid": self._path.parent.name,
+        }
+        self._append(f"{json.dumps(line)}\n".encode())
+
+    def _append(self, data: bytes) -> None:
         try:
             if self._path.exists() and self._path.stat().st_size + len(data) > self._max_bytes:
                 self._path.replace(self._old_path)

@@ -149,7 +149,7 @@ class LocalRunner:
             breach=run.breach,
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
-        log.write(f"{how_it_ended(report)}\n".encode())
+        log.note(how_it_ended(report))
         logger.info("%s: %s", folder.name, how_it_ended(report))
         return report
 

@@ -143,7 +143,7 @@ class RayRunner:
 
     def _report(self, run: RayRun, job: ClusterJob, folder: Path) -> ExitReport:
         log = JobLog(folder)
-        log.write(f"{job.submission_id}: {job.status}. {job.message}\n".encode())
+        log.note(f"{job.submission_id}: {job.status}. {job.message}")
         code, name = exit_of(job)
         report = ExitReport(
             last=run.last,
@@ -153,7 +153,7 @@ class RayRunner:
             breach=run.breach or lost(job, run.last),
             log_tail=log.last_lines(_LOG_LINES, secrets=self._secrets),
         )
-        log.write(f"{how_it_ended(report)}\n".encode())
+        log.note(how_it_ended(report))
         logger.info("%s: %s", job.submission_id, how_it_ended(report))
         return report
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from services.influence.job_log import JobLog
@@ -19,6 +20,19 @@ def test_another_run_appends(tmp_path: Path) -> None:
     JobLog(tmp_path).write(b"one\n")
     JobLog(tmp_path).write(b"two\n")
     assert (tmp_path / "log.txt").read_bytes() == b"one\ntwo\n"
+
+
+def test_what_the_server_says_is_a_line_like_those_of_the_process(tmp_path: Path) -> None:
+    folder = tmp_path / "the-uid"
+    folder.mkdir()
+    log = JobLog(folder)
+    log.write(b'{"message": "one"}\n')
+    log.note("it ended\nat s3cr3t")
+    first, second = [json.loads(line) for line in (folder / "log.txt").read_text().splitlines()]
+    assert first == {"message": "one"}
+    assert (second["message"], second["job_uid"], second["level"]) == ("it ended\nat s3cr3t", "the-uid", "INFO")
+    assert second["time"].endswith("+00:00")
+    assert log.last_lines(2, secrets=["s3cr3t"]) == "it ended\nat ***"
 
 
 def test_the_last_lines_hold_no_secret(tmp_path: Path) -> None:

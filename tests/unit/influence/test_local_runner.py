@@ -89,7 +89,7 @@ async def test_an_exit_without_a_last_message_tells_code_and_log(tmp_path: Path)
     assert report.log_tail.splitlines() == [f"line {number}" for number in range(8, 20)]
     log = (tmp_path / "log.txt").read_text()
     assert log.startswith("line 0\n")
-    assert log.endswith("the job process ended (exit code 7)\n")
+    assert json.loads(log.splitlines()[-1])["message"] == "the job process ended (exit code 7)"
 
 
 async def test_a_process_that_is_killed_tells_the_signal(tmp_path: Path) -> None:
