@@ -32,7 +32,7 @@ class JobLog:
         self._append(data)
 
     def note(self, message: str) -> None:
-        """Append what its server says of it, in the form of its own lines. In the last lines the message stands alone."""
+        """Append what its server says of it, in the form of its own lines; `last_lines` has the message alone."""
         self._tail = (self._tail + f"{message}\n".encode())[-_TAIL_BYTES:]
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {
