@@ -26,6 +26,7 @@ class SocketProxy:
 
     def __init__(self, folder: Path, target: Path) -> None:
         self.folder, self._target = folder, target / NAME
+        self._connections: set[asyncio.Task[None]] = set()
         self._thread = LoopThread()
         self._open = self._thread.run(_opened())
         self._server = self._thread.run(asyncio.start_unix_server(self._serve, folder / NAME))
@@ -49,11 +50,22 @@ class SocketProxy:
 
     async def _close(self) -> None:
         self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._open.wait()
-        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
-        await asyncio.gather(self._pump(reader, upstream_writer), self._pump(upstream_reader, writer))
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        upstream: asyncio.StreamWriter | None = None
+        try:
+            await self._open.wait()
+            upstream_reader, upstream = await asyncio.open_unix_connection(self._target)
+            await asyncio.gather(self._pump(reader, upstream), self._pump(upstream_reader, writer))
+        finally:
+            self._connections.discard(connection)
+            await _closed(*(each for each in (writer, upstream) if each is not None))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -62,6 +74,13 @@ class SocketProxy:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+
+
+async def _closed(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def _opened() -> asyncio.Event:
