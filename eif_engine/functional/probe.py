@@ -27,6 +27,9 @@ from eif_engine.functional.pull import Pull
 
 Out = TypeVar("Out")
 
+KEPT_BYTES = 2**28
+"""Class sums of all folds that are kept at a time; more are added up twice."""
+
 PRIOR_COUNT = 0.5
 """Samples' worth of the overall mean in every class mean, so that a class without other samples has one too."""
 
@@ -179,13 +182,19 @@ def over_folds(
         threads: Folds at a time, each on one core; what comes out does not depend on it.
     """
     parts = [part.to(v_NF.device) for part in parts]
-    moments = each_on_one_core(
-        lambda fold: _Moments.of(v_NF, labels_N, trust_N, fold, num_classes), parts, threads=threads
-    )
-    total = reduce(_Moments.plus, moments)
+
+    def moments(rows: Tensor) -> _Moments:
+        return _Moments.of(v_NF, labels_N, trust_N, rows, num_classes)
+
+    if len(parts) * num_classes * v_NF.shape[1] * 8 <= KEPT_BYTES:
+        kept = each_on_one_core(moments, parts, threads=threads)
+        total = reduce(_Moments.plus, kept)
+    else:
+        kept, total = None, moments(torch.arange(len(v_NF), device=v_NF.device))
 
     def held_out(place: int) -> Iterator[HeldOut]:
-        fold, others = parts[place], total.less(moments[place])
+        fold = parts[place]
+        others = total.less(moments(fold) if kept is None else kept[place])
         # Sums are float64, what is said of a sample has the precision of its vector.
         factor_FF = torch.linalg.cholesky(shrink(others.covariance(v_NF.dtype), shrinkage))
         mean_CF = _whiten(others.means().to(v_NF), factor_FF)

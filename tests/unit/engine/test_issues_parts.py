@@ -89,6 +89,16 @@ def test_held_out_likelihoods_are_the_loops(pull: Pull) -> None:
     assert sorted(seen) == list(range(40))
 
 
+def test_sums_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With classes in their tens of thousands."""
+    v_NF, labels_N, trust_N = samples()
+    kept = view(v_NF, labels_N, trust_N, settings(40), pull=Pull(0.3, 0.01), candidates=3)
+    monkeypatch.setattr("eif_engine.functional.probe.KEPT_BYTES", 0)
+    again = view(v_NF, labels_N, trust_N, settings(40), pull=Pull(0.3, 0.01), candidates=3)
+    torch.testing.assert_close(again.log_odds_N, kept.log_odds_N)
+    torch.testing.assert_close(again.score_NJ, kept.score_NJ)
+
+
 def test_blocks_do_not_change_a_probe() -> None:
     v_NF, labels_N, trust_N = samples()
     whole = view(v_NF, labels_N, trust_N, settings(40), pull=Pull(0.1, 0.01), candidates=2)
