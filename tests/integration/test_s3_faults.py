@@ -269,6 +269,26 @@ def test_wrong_credentials_are_denied_and_never_told(
     assert keys.secret_key not in caplog.text
 
 
+def test_keys_that_have_expired_are_an_outage_and_no_refusal(place: Place, proxy: S3Proxy) -> None:
+    """New ones are on their way: what waits for the store goes on then, and no sample is put aside."""
+    uri, store = place.uri("name"), place.store
+    store.put(uri, b"content")
+    operations: dict[str, Callable[[], object]] = {
+        "GET": lambda: store.read(uri, max_bytes=10),
+        "HEAD": lambda: store.head(uri),
+        "DELETE": lambda: store.delete(uri),
+        "PUT": lambda: store.put(place.uri("new"), b"", if_absent=True),
+    }
+    for method, operation in operations.items():
+        proxy.faults.append(Fault(method=method, status=400, code="ExpiredToken"))
+        error = refused(operation)
+        assert error.reason == "STORAGE_UNAVAILABLE"
+        assert not proxy.faults
+        operation()
+    proxy.faults.append(Fault(status=400, code="ExpiredToken"))
+    assert "renew the credentials" in refused(operations["GET"]).message
+
+
 def test_a_reader_may_not_write(weed: Weed) -> None:
     place = s3_place(weed)
     uri = place.uri("name")
