@@ -21,7 +21,7 @@ from eif_engine.functional.calibration import choice_log_probability, fit_choice
 from eif_engine.functional.draws import Draws
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS, Planted, Planter
-from eif_engine.jobs.issue_evidence import PART_WEIGHTS, Evidence, Spaces, gather
+from eif_engine.jobs.issue_evidence import PART_WEIGHTS, Evidence, Pulls, Spaces, gather
 from eif_engine.types import Progress, no_progress
 
 
@@ -116,13 +116,42 @@ def find_issues(
         embedding_near=embedding_near,
         threads=threads,
     )
+    evidence, planted, pulls = _gathered(
+        spaces, labels_N, num_classes, learned=learned, config=config, draws=draws, progress=progress
+    )
+    return _report(evidence, planted, pulls, spaces=spaces, labels_N=labels_N, reported=reported, config=config)
+
+
+def _gathered(
+    spaces: Spaces,
+    labels_N: Tensor,
+    num_classes: int,
+    *,
+    learned: bool,
+    config: IssueConfig,
+    draws: Draws,
+    progress: Progress,
+) -> tuple[Evidence, Planted, Pulls]:
+    """The evidence about the given labels and about canaries, and the pulls that both suppose."""
     first = gather(spaces, labels_N, NO_PULLS, config)
     planter = Planter(spaces, labels_N, num_classes, evidence=first, config=config, draws=draws)
     seen = first.pulls() if learned else None
     pulls = NO_PULLS if seen is None else planter.matched(seen)
     evidence = first if pulls is NO_PULLS else gather(spaces, labels_N, pulls, config)
-    planted = planter.plant(pulls, evidence, progress)
+    return evidence, planter.plant(pulls, evidence, progress), pulls
 
+
+def _report(
+    evidence: Evidence,
+    planted: Planted,
+    pulls: Pulls,
+    *,
+    spaces: Spaces,
+    labels_N: Tensor,
+    reported: dict[str, Tensor],
+    config: IssueConfig,
+) -> IssueReport:
+    """Probabilities and suggestions."""
     weight_P = _weights(evidence)
     score_N, canary_score_B = evidence.doubt_NP @ weight_P, planted.evidence.doubt_NP @ weight_P
     least, likely = wrong_share(score_N, canary_score_B)
