@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from eif_engine.audit_config import AuditConfig
 from eif_engine.audit_types import Columns
@@ -57,7 +58,7 @@ def advised_classes(train: Samples, issues: Issues | None, config: AuditConfig) 
     """Every training class with samples: those that need something first, the largest share first, then by label."""
     given_N = train.codes_N.cpu().numpy()
     suggested_N = given_N if issues is None else issues.relabel_N
-    same = same_identity(train, config)
+    same = same_identity(train, config, torch.from_numpy(suggested_N))
     found = [
         AdvisedClass(
             label=train.classes[code],
@@ -72,9 +73,19 @@ def advised_classes(train: Samples, issues: Issues | None, config: AuditConfig) 
     return sorted(found, key=_urgency)
 
 
-def same_identity(train: Samples, config: AuditConfig) -> dict[int, tuple[int, float]]:
-    """Of each class that overlaps with another, the one it overlaps most with, and how far."""
-    pair_PS, overlap_P = overlaps(train.features_NF, train.codes_N, len(train.classes))
+def same_identity(
+    train: Samples, config: AuditConfig, suggested_N: Tensor | None = None
+) -> dict[int, tuple[int, float]]:
+    """Of each class that overlaps with another, the one it overlaps most with, and how far.
+
+    Args:
+        train: The training samples.
+        config: From which overlap on.
+        suggested_N: The class that each looks like; None where labels were not looked at.
+    """
+    if suggested_N is not None:
+        suggested_N = suggested_N.to(train.codes_N.device)
+    pair_PS, overlap_P = overlaps(train.features_NF, train.codes_N, len(train.classes), suggested_N=suggested_N)
     enough_P = overlap_P >= config.same_identity
     best: dict[int, tuple[int, float]] = {}
     rows = torch.cat((pair_PS[enough_P], pair_PS[enough_P].flip(1))).tolist()

@@ -88,14 +88,21 @@ def test_classes_that_touch_overlap_as_far_as_they_are_confused() -> None:
     assert float(overlap_P[0]) == pytest.approx(math.erfc(delta / 2 / math.sqrt(2)), abs=0.02)
 
 
-def test_overlap_is_that_of_the_loops() -> None:
+@pytest.mark.parametrize("doubted", [False, True])
+def test_overlap_is_that_of_the_loops(*, doubted: bool) -> None:
     v_NF, labels_N = clusters(4, 9, 5, spread=2.0)
     v_NF, labels_N = v_NF[:-3], labels_N[:-3]
-    pairs_PS, overlap_P = overlaps(v_NF, labels_N, 5)
+    suggested_N = labels_N.clone()
+    if doubted:  # two samples look like a class that is compared, one of each like the next
+        suggested_N[[0, 8]], suggested_N[[1, 2, 3]] = 1, torch.tensor([2, 3, 0])
+    pairs_PS, overlap_P = overlaps(v_NF, labels_N, 5, suggested_N=suggested_N if doubted else None)
     unit = torch.nn.functional.normalize(v_NF.double(), dim=1)
-    rows = {c: [row for row in range(len(unit)) if int(labels_N[row]) == c] for c in range(4)}
     assert pairs_PS.tolist() == [[a, b] for a in range(4) for b in range(a + 1, 4)]
     for (a, b), overlap in zip(pairs_PS.tolist(), overlap_P.tolist(), strict=True):
+        rows = {
+            c: [row for row in range(len(unit)) if int(labels_N[row]) == c and int(suggested_N[row]) in {a, b}]
+            for c in (a, b)
+        }
         rates = []
         for own, other in ((a, b), (b, a)):
             errors = 0
@@ -104,6 +111,28 @@ def test_overlap_is_that_of_the_loops() -> None:
                 errors += bool((unit[row] - unit[rows[other]].mean(dim=0)).norm() < (unit[row] - center).norm())
             rates.append(errors / len(rows[own]))
         assert overlap == pytest.approx(min(1.0, sum(rates)))
+
+
+def test_samples_that_look_like_a_third_class_do_not_join_two() -> None:
+    """Half of class 0 are of class 2, on the other side: its centre is nowhere, and class 1 nearer to the rest."""
+    noise = 0.01 * torch.randn(24, generator=torch.Generator().manual_seed(0))
+    angle = torch.tensor([0.0] * 4 + [math.pi] * 4 + [math.pi / 4] * 8 + [math.pi] * 8) + noise
+    v_NF, labels_N = torch.stack((angle.cos(), angle.sin()), dim=1), torch.arange(24) // 8
+    suggested_N = labels_N.clone()
+    suggested_N[4:8] = 2
+    pairs_PS, blind_P = overlaps(v_NF, labels_N, 3)
+    _, told_P = overlaps(v_NF, labels_N, 3, suggested_N=suggested_N)
+    assert pairs_PS.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert (float(blind_P[0]), float(told_P[0])) == (0.5, 0.0)
+    assert float(told_P[1]) == float(blind_P[1]) == 0.5  # those who are in doubt between the two stay
+
+
+def test_a_class_of_which_too_few_samples_are_left_overlaps_with_none() -> None:
+    v_NF, labels_N = clusters(3, 5, 0, spread=3.0)
+    suggested_N = labels_N.clone()
+    suggested_N[(labels_N == 0).nonzero().flatten()[:3]] = 2
+    pairs_PS, overlap_P = overlaps(v_NF, labels_N, 3, suggested_N=suggested_N)
+    assert dict(zip(map(tuple, pairs_PS.tolist()), overlap_P.tolist(), strict=True))[0, 1] == 0
 
 
 def test_few_classes_or_samples_have_no_overlap() -> None:
