@@ -15,6 +15,7 @@ from eif_engine.cases import load_case
 from eif_engine.cli.audit_files import audit_inputs
 from eif_engine.jobs.audit import run_audit
 from tests.benchmarks.audit.digits import digits
+from tests.benchmarks.audit.identities import identities_frozen, identities_trained
 from tests.benchmarks.audit.synthetic import synthetic
 from tests.benchmarks.engine.measure import peak_bytes, seconds
 
@@ -83,6 +84,8 @@ SECTIONS: Mapping[str, Callable[[Path], dict[str, float]]] = {
         canaries_digits_10,
         canaries_digits_20,
         grown_case,
+        identities_trained,
+        identities_frozen,
         scale_10k,
         scale_100k,
     )

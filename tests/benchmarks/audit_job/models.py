@@ -57,7 +57,7 @@ def small_network(data: DemoData, folder: Path, *, seed: int) -> Written:
     )
     (folder / "onnx").mkdir()
     backbone = build_backbone(trained.architecture).module
-    _, seconds = _features(backbone, trained.preprocessing, [*data.train, *data.test])
+    _, seconds = features(backbone, trained.preprocessing, [*data.train, *data.test])
     return Written(folder=folder, bare_seconds=seconds)
 
 
@@ -67,7 +67,7 @@ def frozen_backbone(data: DemoData, folder: Path, weights: Path, *, seed: int) -
     backbone = build_backbone(architecture).module
     state = tensors_of(read_checkpoint(weights), name=weights.name)
     backbone.load_state_dict({key: state[key].to(value.dtype) for key, value in backbone.state_dict().items()})
-    x_NF, seconds = _features(backbone, MOBILENET, [*data.train, *data.test])
+    x_NF, seconds = features(backbone, MOBILENET, [*data.train, *data.test])
     classes = sorted({image.label for image in data.train})
     labels_N = torch.tensor([classes.index(image.label) for image in data.train])
     torch.manual_seed(seed)
@@ -96,7 +96,7 @@ def frozen_backbone(data: DemoData, folder: Path, weights: Path, *, seed: int) -
 
 
 @torch.inference_mode()
-def _features(backbone: nn.Module, preprocessing: Preprocessing, images: Sequence[DemoImage]) -> tuple[Tensor, float]:
+def features(backbone: nn.Module, preprocessing: Preprocessing, images: Sequence[DemoImage]) -> tuple[Tensor, float]:
     """Features, and the seconds of the forward passes alone: images are decoded outside of the clock."""
     backbone.eval()
     found, seconds = [], 0.0
