@@ -21,8 +21,8 @@ MATCH_ROUNDS = 3
 MATCH_CANARIES, CANARIES = 400, 200
 """Canaries that tell the pulls in a round, and that calibrate: small data gets more copies than asked for ..."""
 
-MOST_COPIES = 20
-"""... but not more than that."""
+MOST_COPIES, MOST_MATCH_COPIES = 20, 4
+"""... but not more than so many in all, and in a round."""
 
 MOST_CANARIES = 2_000
 """In one copy: more tell the same, and each has its neighbours looked for."""
@@ -84,7 +84,10 @@ class Planter:
         """
         rounds = [seen]
         for _ in range(MATCH_ROUNDS):
-            copies = [self._copy(rounds[-1], NO_PULLS, self._evidence) for _ in range(self._copies(MATCH_CANARIES))]
+            copies = [
+                self._copy(rounds[-1], NO_PULLS, self._evidence)
+                for _ in range(min(self._copies(MATCH_CANARIES), MOST_MATCH_COPIES))
+            ]
             found = Evidence.joined([copy.evidence for copy in copies]).pulls()
             if found is None:
                 break
