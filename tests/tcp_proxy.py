@@ -17,11 +17,13 @@ class TcpProxy:
     Attributes:
         target_port: May be changed; None closes new connections at once.
         connections: Connections forwarded so far.
+        from_server: Bytes that have come from the server so far.
     """
 
     def __init__(self, target_port: int | None) -> None:
         self.target_port = target_port
         self.connections = 0
+        self.from_server = 0
         self._budget: int | None = None
         self._then_target: int | None = None
         self._cut_done = threading.Event()
@@ -87,6 +89,7 @@ class TcpProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                self.from_server += len(data) if counted else 0
                 await self._flowing.wait()
                 if counted and self._spent(len(data)):
                     self.target_port = self._then_target

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # pyarrow is imported with the first table that is asked for
     import pyarrow as pa
 
 MAX_CHUNK_BYTES = 512 << 10
-"""Small against what gRPC takes before a reader has read it: with chunks of 2 MiB a stalled one held 12."""
+"""Clients take some chunks ahead of a reader that stalls: 12 MiB of these, 20 MiB of chunks of 2 MiB."""
 
 _TEXT_COLUMNS = ("sample_id", "label", "suggested_label")
 _ROW_BYTES = 24

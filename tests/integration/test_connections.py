@@ -177,12 +177,13 @@ async def test_a_caller_that_is_lost_without_a_word_is_given_up() -> None:
                 assert not other.done()
 
 
-@pytest.mark.parametrize("chunk_bytes", [64 << 10, MAX_CHUNK_BYTES], ids=["64 KiB", "largest"])
+@pytest.mark.parametrize("chunk_bytes", [64 << 10, MAX_CHUNK_BYTES, 2 << 20], ids=["64 KiB", "ranking", "2 MiB"])
+@pytest.mark.parametrize("stalls", ["program", "machine"])
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_little_is_held_for_a_reader_that_stalls(
-    authority: Authority, chunk_bytes: int, *, encrypted: bool
+async def test_a_server_holds_little_for_a_reader_that_stalls(
+    authority: Authority, chunk_bytes: int, stalls: str, *, encrypted: bool
 ) -> None:
-    """What the service hands over before it is held back, beyond what the reader has taken."""
+    """All that was handed over and has not left the server, the buffers of its kernel included."""
     chunk, written = b"x" * chunk_bytes, 0
     moved = asyncio.Event()
 
@@ -194,24 +195,26 @@ async def test_little_is_held_for_a_reader_that_stalls(
             await context.write(chunk)
 
     async with tls_server(authority, pour) if encrypted else _plain(pour) as running:
-        credentials = credentials_of(authority.certificate)
-        channel = (
-            grpc.aio.secure_channel(running.address, credentials)
-            if encrypted
-            else grpc.aio.insecure_channel(running.address)
-        )
-        async with channel:
-            stream = open_stream(channel)
-            assert await stream.read() == chunk
-            while True:
-                moved.clear()
-                try:
-                    await asyncio.wait_for(moved.wait(), 2.0)
-                except TimeoutError:
-                    break
-            assert written <= 8 << 20
-            assert await stream.read() == chunk
-            stream.cancel()
+        with TcpProxy(int(running.address.rpartition(":")[2])) as proxy:
+            async with _channel(proxy.target, authority if encrypted else None) as channel:
+                stream = open_stream(channel)
+                assert await stream.read() == chunk
+                if stalls == "machine":
+                    proxy.freeze()
+                while True:
+                    moved.clear()
+                    try:
+                        await asyncio.wait_for(moved.wait(), 2.0)
+                    except TimeoutError:
+                        break
+                assert written - proxy.from_server <= 8 << 20
+                stream.cancel()
+
+
+def _channel(target: str, authority: Authority | None) -> grpc.aio.Channel:
+    if authority is None:
+        return grpc.aio.insecure_channel(target)
+    return grpc.aio.secure_channel(target, credentials_of(authority.certificate))
 
 
 @asynccontextmanager
