@@ -48,7 +48,7 @@ test: setup ## Run the tests
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 .PHONY: test-ray
-test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 12 minutes, 2 GB)
+test-ray: setup ## Run jobs on a real Ray cluster of two nodes on this machine (about 15 minutes, 2 GB)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/integration/test_ray.py tests/integration/test_ray_failures.py
 
 .PHONY: test-tools
