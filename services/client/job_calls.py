@@ -39,9 +39,14 @@ class JobCalls(InfluenceCalls):
         request = influence_service_pb2.CancelInfluenceJobRequest(name=self._name(job))
         return job_of(self._connection.call(self._stub.CancelInfluenceJob, request))
 
-    def delete_job(self, job: Job | str, *, etag: str = "") -> None:
-        """Delete an ended job and its results; with `etag`, only while it is unchanged."""
-        request = influence_service_pb2.DeleteInfluenceJobRequest(name=self._name(job), etag=etag)
+    def delete_job(self, job: Job | str, *, etag: str = "", allow_missing: bool = False) -> None:
+        """Delete an ended job and its results; with `etag`, only while it is unchanged.
+
+        With `allow_missing`, a job that is not there is no error: a call whose reply was lost can be made again.
+        """
+        request = influence_service_pb2.DeleteInfluenceJobRequest(
+            name=self._name(job), etag=etag, allow_missing=allow_missing
+        )
         self._connection.call(self._stub.DeleteInfluenceJob, request)
 
     def watch(self, job: Job | str, *, timeout: float | None = None) -> Stream[Job]:

@@ -122,9 +122,17 @@ class JobService:
         """Ask a job to stop; whatever state it is in, it is returned as it is then. Raises JOB_NOT_FOUND."""
         return self._shown(await self._to_the_end(self._cancel(name)))
 
-    async def delete(self, name: str, *, etag: str) -> None:
-        """Remove an ended job with its results. Raises JOB_NOT_FOUND, JOB_NOT_ENDED, ETAG_MISMATCH."""
-        await self._to_the_end(self._delete(name, etag))
+    async def delete(self, name: str, *, etag: str, allow_missing: bool = False) -> None:
+        """Remove an ended job with its results; with `allow_missing`, one that is not there is removed already.
+
+        Raises:
+            ServiceError: JOB_NOT_FOUND, JOB_NOT_ENDED, ETAG_MISMATCH.
+        """
+        try:
+            await self._to_the_end(self._delete(name, etag))
+        except ServiceError as error:
+            if not (allow_missing and error.reason == "JOB_NOT_FOUND"):
+                raise
 
     async def remove(self, job: Job) -> None:
         """Remove an ended job with its results, as it was read. Raises JOB_NOT_FOUND when it has gone since."""

@@ -100,7 +100,8 @@ class InfluenceServicer(influence_service_pb2_grpc.InfluenceServiceServicer):
         self, request: service_pb2.DeleteInfluenceJobRequest, context: Context
     ) -> empty_pb2.Empty:
         async with translate_errors(context, "DeleteInfluenceJob", DOMAIN):
-            await self._jobs.delete(read_job_name(request.name), etag=request.etag)
+            name = read_job_name(request.name)
+            await self._jobs.delete(name, etag=request.etag, allow_missing=request.allow_missing)
             return empty_pb2.Empty()
 
     async def WatchInfluenceJob(  # type: ignore[override]  # a coroutine that writes, see the class

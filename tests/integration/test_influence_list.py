@@ -94,6 +94,17 @@ async def test_a_job_goes_with_its_results(influence: Influence) -> None:
     assert (results / other.uid / "MANIFEST.json").exists()
 
 
+async def test_a_delete_can_be_made_again(influence: Influence) -> None:
+    ended = await influence.run(SUCCEED)
+    for _ in range(3):
+        await influence.delete(ended, allow_missing=True)
+    assert (await refusal(influence.get(ended))).reason == "JOB_NOT_FOUND"
+    running = await influence.create(influence.rank_job(FOREVER))
+    assert (await refusal(influence.delete(running, allow_missing=True))).reason == "JOB_NOT_ENDED"
+    other = await influence.run(SUCCEED)
+    assert (await refusal(influence.delete(other, allow_missing=True, etag="x"))).reason == "ETAG_MISMATCH"
+
+
 async def test_only_an_ended_job_is_deleted(influence: Influence) -> None:
     running = await influence.create(influence.rank_job(FOREVER))
     waiting = await influence.create(influence.rank_job(FOREVER))

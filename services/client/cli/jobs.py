@@ -67,14 +67,15 @@ def cancel(where: Where, *, job: str, wait: bool) -> None:
     click.echo(printable(f"{found.name} {found.state}"))
 
 
-@jobs.command(epilog=examples("eif jobs delete JOB", "eif jobs delete JOB1 JOB2"))
+@jobs.command(epilog=examples("eif jobs delete JOB", "eif jobs delete --allow-missing JOB1 JOB2"))
 @click.argument("names", metavar="JOB...", nargs=-1, required=True)
+@click.option("--allow-missing", is_flag=True, help="One that is not there is no error.")
 @influence_options
-def delete(where: Where, *, names: tuple[str, ...]) -> None:
+def delete(where: Where, *, names: tuple[str, ...], allow_missing: bool) -> None:
     """Delete ended jobs and their results."""
     with influence_client(where) as client:
         for name in names:
-            client.delete_job(name)
+            client.delete_job(name, allow_missing=allow_missing)
             click.echo(printable(f"deleted {name}"))
 
 
