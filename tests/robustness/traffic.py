@@ -127,9 +127,10 @@ class Client(threading.Thread):
 
         self._call(Operation.WATCH, follow, name=request.name)
 
-    def stream(self) -> None:
+    def stream(self, name: str | None = None) -> None:
         """Read the ranking of a job, going on after each break, and note a digest of all rows."""
-        request, digest = service_pb2.StreamRankedSamplesRequest(name=self._some(), chunk_rows=50), RowsDigest()
+        name = name or self._some()
+        request, digest = service_pb2.StreamRankedSamplesRequest(name=name, chunk_rows=50), RowsDigest()
 
         def read(stub: influence_service_pb2_grpc.InfluenceServiceStub) -> str:
             call = stub.StreamRankedSamples(request, timeout=CALL_S)
