@@ -12,7 +12,7 @@ statistics are totals less the fold, so memory is O(F^2 + C F) and one more pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import TypeVar
@@ -27,8 +27,8 @@ from eif_engine.functional.pull import Pull
 
 Out = TypeVar("Out")
 
-KEPT_BYTES = 2**28
-"""Class sums of all folds that are kept at a time; more are added up twice."""
+KEPT_BYTES = 2**27
+"""Sums of all folds that are kept; larger ones are added up whenever they are needed."""
 
 PRIOR_COUNT = 0.5
 """Samples' worth of the overall mean in every class mean, so that a class without other samples has one too."""
@@ -110,7 +110,7 @@ class _Moments:
         F = v_NF.shape[1]
         count_C = torch.zeros(num_classes, dtype=torch.float64, device=v_NF.device)
         sum_CF = torch.zeros(num_classes, F, dtype=torch.float64, device=v_NF.device)
-        second_FF = torch.zeros(F, F, dtype=torch.float64, device=v_NF.device)
+        second_FF: Tensor | None = None
         for part in blocks(len(rows), F, v_NF.element_size()):
             x_BF, labels_B, trust_B = v_NF[rows[part]], labels_N[rows[part]], trust_N[rows[part]]
             weighted_BF = trust_B[:, None].to(x_BF) * x_BF
@@ -118,8 +118,9 @@ class _Moments:
             sum_CF += torch.zeros(num_classes, F, dtype=x_BF.dtype, device=x_BF.device).index_add_(
                 0, labels_B, weighted_BF
             )
-            second_FF += weighted_BF.T @ x_BF
-        return cls(count_C, sum_CF, second_FF)
+            product_FF = (weighted_BF.T @ x_BF).double()
+            second_FF = product_FF if second_FF is None else second_FF.add_(product_FF)
+        return cls(count_C, sum_CF, sum_CF.new_zeros(F, F) if second_FF is None else second_FF)
 
     def plus(self, other: _Moments) -> _Moments:
         return _Moments(self.count_C + other.count_C, self.sum_CF + other.sum_CF, self.second_FF + other.second_FF)
@@ -138,6 +139,88 @@ class _Moments:
         root_CF = (self.sum_CF / self.count_C.clamp_min(1e-12).sqrt()[:, None]).to(dtype)
         freedom = float((self.count_C.sum() - (self.count_C > PRIOR_COUNT).sum()).clamp_min(1))
         return self.second_FF.to(dtype).addmm_(root_CF.T, root_CF, alpha=-1).div_(freedom)
+
+
+class FoldSums:
+    """Weighted sums of samples by fold, from which few samples are changed at little cost.
+
+    Args:
+        total: Of all samples.
+        of_fold: Of the samples of a fold.
+    """
+
+    def __init__(self, total: _Moments, of_fold: Callable[[int], _Moments]) -> None:
+        self._total, self._of_fold = total, of_fold
+
+    @classmethod
+    def of(
+        cls,
+        v_NF: Tensor,
+        labels_N: Tensor,
+        trust_N: Tensor,
+        num_classes: int,
+        *,
+        parts: Sequence[Tensor],
+        threads: int = 1,
+    ) -> FoldSums:
+        """The sums of samples; the arguments are those of `over_folds`."""
+
+        def moments(rows: Tensor) -> _Moments:
+            return _Moments.of(v_NF, labels_N, trust_N, rows.to(v_NF.device), num_classes)
+
+        dim = v_NF.shape[1]
+        if len(parts) * (num_classes + dim) * dim * 8 > KEPT_BYTES:
+            return cls(moments(torch.arange(len(v_NF))), lambda place: moments(parts[place]))
+        kept = each_on_one_core(moments, parts, threads=threads)
+        return cls(reduce(_Moments.plus, kept), kept.__getitem__)
+
+    def after(self, change: Change) -> FoldSums:
+        """The sums once some samples have changed."""
+        return FoldSums(
+            self._total.plus(change.moments(None)), lambda place: self._of_fold(place).plus(change.moments(place))
+        )
+
+    def others(self, place: int) -> _Moments:
+        """Of all samples but those of a fold."""
+        return self._total.less(self._of_fold(place))
+
+
+@dataclass(frozen=True)
+class Change:
+    """Samples that have changed: what they were, which is taken off, then what they are, B each.
+
+    Attributes:
+        v_EF: Vectors, E = 2 B.
+        labels_E: Labels.
+        weight_E: Trust, below 0 in what is taken off.
+        fold_E: The folds they are in.
+        num_classes: C.
+    """
+
+    v_EF: Tensor
+    labels_E: Tensor
+    weight_E: Tensor
+    fold_E: Tensor
+    num_classes: int
+
+    @classmethod
+    def of(
+        cls,
+        before: tuple[Tensor, Tensor, Tensor],
+        now: tuple[Tensor, Tensor, Tensor],
+        fold_B: Tensor,
+        *,
+        num_classes: int,
+    ) -> Change:
+        """From vectors, labels and trust before and now."""
+        v_EF, labels_E, _ = (torch.cat(pair) for pair in zip(before, now, strict=True))
+        return cls(v_EF, labels_E, torch.cat((-before[2], now[2])), torch.cat((fold_B, fold_B)), num_classes)
+
+    def moments(self, place: int | None) -> _Moments:
+        """What is added to the sums of a fold, or of all."""
+        rows = torch.arange(len(self.fold_E), device=self.v_EF.device)
+        told = rows if place is None else rows[self.fold_E == place]
+        return _Moments.of(self.v_EF, self.labels_E, self.weight_E, told, self.num_classes)
 
 
 def shrink(covariance_FF: Tensor, shrinkage: float) -> Tensor:
@@ -164,6 +247,7 @@ def over_folds(
     parts: list[Tensor],
     shrinkage: float,
     judged_N: Tensor | None = None,
+    sums: FoldSums | None = None,
     block_bytes: int = BLOCK_BYTES,
     threads: int = 1,
 ) -> list[Out]:
@@ -178,23 +262,15 @@ def over_folds(
         parts: Rows of each fold, as `folds` makes them.
         shrinkage: Of the within-class covariance, in (0, 1].
         judged_N: Samples that are judged; None means all.
+        sums: Of these samples, where they are known already.
         block_bytes: Memory of a block.
         threads: Folds at a time, each on one core; what comes out does not depend on it.
     """
-    parts = [part.to(v_NF.device) for part in parts]
-
-    def moments(rows: Tensor) -> _Moments:
-        return _Moments.of(v_NF, labels_N, trust_N, rows, num_classes)
-
-    if len(parts) * num_classes * v_NF.shape[1] * 8 <= KEPT_BYTES:
-        kept = each_on_one_core(moments, parts, threads=threads)
-        total = reduce(_Moments.plus, kept)
-    else:
-        kept, total = None, moments(torch.arange(len(v_NF), device=v_NF.device))
+    if sums is None:
+        sums = FoldSums.of(v_NF, labels_N, trust_N, num_classes, parts=parts, threads=threads)
 
     def held_out(place: int) -> Iterator[HeldOut]:
-        fold = parts[place]
-        others = total.less(moments(fold) if kept is None else kept[place])
+        fold, others = parts[place].to(v_NF.device), sums.others(place)
         # Sums are float64, what is said of a sample has the precision of its vector.
         factor_FF = torch.linalg.cholesky(shrink(others.covariance(v_NF.dtype), shrinkage))
         mean_CF = _whiten(others.means().to(v_NF), factor_FF)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eif_engine.functional.neighbors import BLOCK_BYTES
-from eif_engine.functional.probe import HeldOut, over_folds
+from eif_engine.functional.probe import FoldSums, HeldOut, over_folds
 from eif_engine.functional.pull import Pull
 
 PRIOR_WRONG = 0.1
@@ -80,6 +80,7 @@ def view(
     pull: Pull,
     candidates: int | Tensor,
     judged_N: Tensor | None = None,
+    sums: FoldSums | None = None,
 ) -> ProbeView:
     """Judge every sample by a probe that has not seen it.
 
@@ -94,6 +95,7 @@ def view(
         pull: Of wrong labels.
         candidates: Other labels wanted of each sample, or which (N, J).
         judged_N: Samples that are judged, what is said of others is 0; None means all.
+        sums: Of these vectors, labels and trust by fold, where they are known already.
     """
     N, device = len(v_NF), v_NF.device
     J = candidates if isinstance(candidates, int) else candidates.shape[1]
@@ -125,6 +127,7 @@ def view(
         parts=settings.parts,
         shrinkage=settings.shrinkage,
         judged_N=judged_N,
+        sums=sums,
         block_bytes=settings.block_bytes,
         threads=settings.threads,
     )

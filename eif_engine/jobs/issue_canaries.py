@@ -12,17 +12,18 @@ from eif_engine.functional.canaries import Canaries, class_means, draw_ranks, pl
 from eif_engine.functional.draws import Draws
 from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
-from eif_engine.jobs.issue_evidence import Asked, Evidence, Pulls, Spaces, gather
+from eif_engine.jobs.issue_evidence import Asked, Evidence, Known, Pulls, Spaces, gather
 from eif_engine.types import Progress
 
-MATCH_ROUNDS = 3
-"""Times that the pulls are corrected."""
+MATCH_ROUNDS, MEAN_ROUNDS = 10, 5
+"""Times that the pulls are corrected at most, and how many of the last are averaged: where suspects are few the pulls
+have a long way to go, and each round tells where they are by few canaries."""
 
-MATCH_CANARIES, CANARIES = 400, 200
+MATCH_CANARIES, CANARIES = 120, 200
 """Canaries that tell the pulls in a round, and that calibrate: small data gets more copies than asked for ..."""
 
-MOST_COPIES, MOST_MATCH_COPIES = 20, 4
-"""... but not more than so many in all, and in a round."""
+MOST_COPIES, MOST_MATCH_COPIES = 20, 3
+"""... but not more than so many, and in a round."""
 
 MOST_CANARIES = 2_000
 """In one copy: more tell the same, and each has its neighbours looked for."""
@@ -69,7 +70,7 @@ class Planter:
     ) -> None:
         self._spaces, self._labels_N, self._config, self._draws = spaces, labels_N, config, draws
         trust_N = evidence.trust_N
-        self._evidence = evidence
+        self._known = Known.of(spaces, labels_N, evidence, config)
         self._upper_CF, _ = class_means(spaces.penultimate.v_NF, labels_N, trust_N, num_classes)
         self._lower_CD, _ = class_means(spaces.embedding.v_NF, labels_N, trust_N, num_classes)
         self._count_C = torch.bincount(labels_N, minlength=num_classes)
@@ -83,24 +84,29 @@ class Planter:
         show by how much (indirect inference).
         """
         rounds = [seen]
-        for _ in range(MATCH_ROUNDS):
-            copies = [
-                self._copy(rounds[-1], NO_PULLS, self._evidence)
-                for _ in range(min(self._copies(MATCH_CANARIES), MOST_MATCH_COPIES))
-            ]
+        while len(rounds) <= MATCH_ROUNDS:
+            number = min(self._copies(MATCH_CANARIES), MOST_MATCH_COPIES)
+            copies = [self._copy(rounds[-1], NO_PULLS, self._known) for _ in range(number)]
             found = Evidence.joined([copy.evidence for copy in copies]).pulls()
             if found is None:
                 break
             rounds.append(rounds[-1].corrected(seen, found))
-        # The first one is on its way; those after it differ by chance alone.
-        return Pulls.mean(rounds[2:] or rounds[-1:])
+            if rounds[-1].near(rounds[-2]):
+                break
+        # The first ones are on their way; the later ones differ by chance alone.
+        return Pulls.mean(rounds[-MEAN_ROUNDS:] if len(rounds) > 2 * MEAN_ROUNDS else rounds[-1:])
 
     def plant(self, pulls: Pulls, evidence: Evidence, progress: Progress) -> Planted:
         """Every copy, one after the other; `evidence` is that about the given labels with these pulls."""
         found: list[Planted] = []
+        known = (
+            self._known
+            if evidence is self._known.evidence
+            else Known.of(self._spaces, self._labels_N, evidence, self._config)
+        )
         copies = max(self._config.canary_copies, self._copies(CANARIES))
         for copy in range(copies):
-            found.append(self._copy(pulls, pulls, evidence))
+            found.append(self._copy(pulls, pulls, known))
             progress(copy + 1, copies)
         return Planted(
             torch.cat([planted.rows_B for planted in found]),
@@ -108,7 +114,7 @@ class Planter:
             Evidence.joined([planted.evidence for planted in found]),
         )
 
-    def _copy(self, moved_by: Pulls, assumed: Pulls, others: Evidence) -> Planted:
+    def _copy(self, moved_by: Pulls, assumed: Pulls, known: Known) -> Planted:
         config = self._config
         rows_B = self._draws.rows(self._canaries_per_copy())
         classes = int((self._count_C > 0).sum())
@@ -116,7 +122,7 @@ class Planter:
         canaries = plant(self._labels_N, rows_B, ranks_B, self._upper_CF, self._count_C)
         moved = self._moved(canaries, moved_by)
         flipped_N = canaries.flipped(self._labels_N)
-        evidence = gather(moved, flipped_N, assumed, config, asked=Asked(canaries.rows_B, others))
+        evidence = gather(moved, flipped_N, assumed, config, asked=Asked(canaries.rows_B, known))
         return Planted(canaries.rows_B, canaries.given_B, evidence)
 
     def _canaries_per_copy(self) -> int:

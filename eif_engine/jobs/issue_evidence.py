@@ -12,7 +12,7 @@ from torch import Tensor
 from eif_engine.functional.agreement import FLOOR, Neighborhood, disagreement, neighborhood, vote_shares
 from eif_engine.functional.draws import Draws
 from eif_engine.functional.principal import PrincipalView
-from eif_engine.functional.probe import folds
+from eif_engine.functional.probe import Change, FoldSums, folds
 from eif_engine.functional.probe_view import ProbeSettings, ProbeView, choose_settings, view
 from eif_engine.functional.pull import Pull, estimate_pull
 from eif_engine.issue_config import IssueConfig
@@ -28,6 +28,9 @@ deviation of each counts (docs/results/label-issues.md has the alternatives)."""
 
 ENOUGH_SUSPECTS = 10
 """Fewer do not tell how far wrong labels pull."""
+
+SAME_PULL = 0.002
+"""Pulls that differ by less move no finding."""
 
 NO_EVIDENCE = 0.0
 """Log odds against the label of a sample that is the only one of its class: nothing speaks for the label or against."""
@@ -152,6 +155,11 @@ class Pulls:
             self.embedding.corrected(seen.embedding, found.embedding),
         )
 
+    def near(self, other: Pulls) -> bool:
+        """Whether the two are the same for all that matters."""
+        pairs = (self.penultimate, other.penultimate), (self.embedding, other.embedding)
+        return all(abs(one.mean - two.mean) < SAME_PULL for one, two in pairs)
+
     @classmethod
     def mean(cls, several: Sequence[Pulls]) -> Pulls:
         """Of some, at least one."""
@@ -205,16 +213,53 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Known:
+    """The evidence about all given labels, and what that about few other labels is made of.
+
+    Attributes:
+        spaces: Before any sample moved.
+        labels_N: Given labels.
+        evidence: About them.
+        trust_NR: Trust before each round of pruning and after the last.
+        sums: Of the probe, in penultimate space for each round and in embedding space.
+        fold_N: The fold of each sample.
+    """
+
+    spaces: Spaces
+    labels_N: Tensor
+    evidence: Evidence
+    trust_NR: Tensor
+    sums: tuple[FoldSums, ...]
+    fold_N: Tensor
+
+    @classmethod
+    def of(cls, spaces: Spaces, labels_N: Tensor, evidence: Evidence, config: IssueConfig) -> Known:
+        """What is known with the evidence about given labels."""
+        first_N = neighbor_trust(spaces.penultimate, labels_N, config)
+        trust_NR = torch.cat((first_N[:, None], evidence.trust_NR), dim=1)
+        settings = [spaces.penultimate_probe] * config.prune_rounds + [spaces.embedding_probe]
+        v = [spaces.penultimate.probe_NK] * config.prune_rounds + [spaces.embedding.probe_NK]
+        fold_N = torch.empty_like(labels_N)
+        for fold, rows in enumerate(settings[0].parts):
+            fold_N[rows.to(fold_N.device)] = fold
+        sums = tuple(
+            FoldSums.of(v_NK, labels_N, trust_N, each.num_classes, parts=each.parts, threads=each.threads)
+            for v_NK, trust_N, each in zip(v, trust_NR.unbind(1), settings, strict=True)
+        )
+        return cls(spaces, labels_N, evidence, trust_NR, sums, fold_N)
+
+
+@dataclass(frozen=True)
 class Asked:
-    """Some samples, whose labels alone differ from those that there is evidence about already.
+    """Some samples, whose labels and vectors alone differ from those that there is evidence about already.
 
     Attributes:
         rows_B: Their rows, ascending or not.
-        others: The evidence about all samples; trust in the labels of the others is taken from it.
+        known: About all samples; trust in the labels of the others is taken from it.
     """
 
     rows_B: Tensor
-    others: Evidence
+    known: Known
 
     def judged(self, labels_N: Tensor) -> Tensor:
         """Whether each sample is among them (N,)."""
@@ -223,6 +268,21 @@ class Asked:
     def among(self, known_N: Tensor, found_B: Tensor) -> Tensor:
         """What is known of all samples, with what was found of these."""
         return known_N.index_copy(0, self.rows_B, found_B)
+
+    def sums(self, number: int, spaces: Spaces, labels_N: Tensor, trust_N: Tensor) -> FoldSums:
+        """The sums of the probe in a round, in the last one in embedding space."""
+        known, rows_B = self.known, self.rows_B
+        lower = number == len(known.sums) - 1
+        before, now = (
+            (each.embedding if lower else each.penultimate).probe_NK[rows_B] for each in (known.spaces, spaces)
+        )
+        change = Change.of(
+            (before, known.labels_N[rows_B], known.trust_NR[rows_B, number]),
+            (now, labels_N[rows_B], trust_N[rows_B]),
+            known.fold_N[rows_B],
+            num_classes=spaces.penultimate_probe.num_classes,
+        )
+        return known.sums[number].after(change)
 
 
 def gather(
@@ -247,6 +307,7 @@ def gather(
         pull=pulls.embedding,
         candidates=upper.candidate_NJ,
         judged_N=None if asked is None else asked.judged(labels_N),
+        sums=None if asked is None else asked.sums(config.prune_rounds, spaces, labels_N, trust_NR[:, -1]),
     )
     upper, lower = upper.take(rows_B), lower.take(rows_B)
     own_B, trust_BR = labels_N[rows_B], trust_NR[rows_B]
@@ -259,7 +320,7 @@ def gather(
     alone_BP = torch.bincount(labels_N)[own_B, None] < 2
     choices = [torch.log(share_BJ[:, 1:] + FLOOR) for share_BJ in votes] + [upper.score_NJ, lower.score_NJ]
     certainty_B = torch.minimum(1 - trust_BR[:, -1], torch.softmax(upper.score_NJ, dim=1)[:, 0])
-    certainty_N = certainty_B if asked is None else asked.among(asked.others.certainty_N, certainty_B)
+    certainty_N = certainty_B if asked is None else asked.among(asked.known.evidence.certainty_N, certainty_B)
     return Evidence(
         doubt_NP=torch.stack(doubts, dim=1).masked_fill(alone_BP, NO_EVIDENCE),
         candidate_NJ=upper.candidate_NJ,
@@ -279,11 +340,11 @@ def _suspects(certainty_N: Tensor) -> Tensor:
     return certainty_N >= max(edge, POSSIBLE)
 
 
-def neighbor_trust(space: Space, labels_N: Tensor, config: IssueConfig) -> Tensor:
-    """Share (N,) of the neighbours' vote for the given label: trust before any probe is fitted."""
+def neighbor_trust(space: Space, labels_N: Tensor, config: IssueConfig, rows_B: Tensor | None = None) -> Tensor:
+    """Share of the neighbours' vote for the given label, of some samples or all: trust before any probe is fitted."""
     everyone_N = torch.ones(len(labels_N), dtype=torch.float64, device=labels_N.device)
-    own_NJ = labels_N[:, None]
-    return vote_shares(space.near, labels_N, everyone_N, own_NJ, temperature=config.vote_temperature).squeeze(1)
+    near, own_B = (space.near, labels_N) if rows_B is None else (space.near.take(rows_B), labels_N[rows_B])
+    return vote_shares(near, labels_N, everyone_N, own_B[:, None], temperature=config.vote_temperature).squeeze(1)
 
 
 def _pruned(
@@ -291,7 +352,9 @@ def _pruned(
 ) -> tuple[ProbeView, Tensor]:
     """What the probe of the last round says, and the trust (N, R) after each round."""
     settings = spaces.penultimate_probe
-    trust_N = neighbor_trust(spaces.penultimate, labels_N, config)
+    trust_N = neighbor_trust(spaces.penultimate, labels_N, config, None if asked is None else asked.rows_B)
+    if asked is not None:
+        trust_N = asked.among(asked.known.trust_NR[:, 0], trust_N)
     candidates = min(config.candidates, settings.num_classes - 1)
     rounds: list[Tensor] = []
     for number in range(config.prune_rounds):
@@ -303,9 +366,10 @@ def _pruned(
             pull=pulls.penultimate,
             candidates=candidates,
             judged_N=None if asked is None else asked.judged(labels_N),
+            sums=None if asked is None else asked.sums(number, spaces, labels_N, trust_N),
         )
         trust_N = seen.trust()
         if asked is not None:
-            trust_N = asked.among(asked.others.trust_NR[:, number], trust_N[asked.rows_B])
+            trust_N = asked.among(asked.known.trust_NR[:, number + 1], trust_N[asked.rows_B])
         rounds.append(trust_N)
     return seen, torch.stack(rounds, dim=1)

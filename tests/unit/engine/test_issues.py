@@ -19,7 +19,7 @@ from eif_engine.functional.draws import Draws, keys_of
 from eif_engine.functional.pull import Pull
 from eif_engine.issue_config import IssueConfig
 from eif_engine.jobs.issue_canaries import NO_PULLS
-from eif_engine.jobs.issue_evidence import Asked, Evidence, Pulls, Spaces, gather
+from eif_engine.jobs.issue_evidence import Asked, Evidence, Known, Pulls, Spaces, gather
 from eif_engine.jobs.issues import IssueReport, find_issues
 from tests.toy import toy
 from tests.unit.engine.test_score_cli import arrays_of
@@ -163,7 +163,9 @@ def test_evidence_about_some_is_that_about_all(planted: Planted, pulls: Pulls) -
     spaces = Spaces.of(planted.x_NF, planted.z_ND, planted.labels_N, planted.classes, FAST, draws=draws(planted))
     everyone = gather(spaces, planted.labels_N, pulls, FAST)
     rows_B = torch.randperm(len(planted.labels_N), generator=torch.Generator().manual_seed(5))[:40]
-    some = gather(spaces, planted.labels_N, pulls, FAST, asked=Asked(rows_B, everyone))
+    some = gather(
+        spaces, planted.labels_N, pulls, FAST, asked=Asked(rows_B, Known.of(spaces, planted.labels_N, everyone, FAST))
+    )
     for name, found in vars(some).items():
         assert torch.allclose(found.double(), vars(everyone)[name][rows_B].double(), equal_nan=True), name
 
@@ -175,7 +177,9 @@ def test_a_flip_hardly_changes_the_evidence_about_others(planted: Planted) -> No
     rows_B = torch.arange(0, len(planted.labels_N), 20)
     flipped_N = planted.labels_N.index_copy(0, rows_B, (planted.labels_N[rows_B] + 1) % planted.classes)
     anew = gather(spaces, flipped_N, NO_PULLS, FAST)
-    short = gather(spaces, flipped_N, NO_PULLS, FAST, asked=Asked(rows_B, before))
+    short = gather(
+        spaces, flipped_N, NO_PULLS, FAST, asked=Asked(rows_B, Known.of(spaces, planted.labels_N, before, FAST))
+    )
     for column in range(4):
         both = torch.stack((anew.doubt_NP[rows_B, column], short.doubt_NP[:, column]))
         assert float(torch.corrcoef(both)[0, 1]) > 0.99

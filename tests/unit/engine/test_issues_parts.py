@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from eif_engine.functional.canaries import (
 )
 from eif_engine.functional.draws import Draws
 from eif_engine.functional.principal import PrincipalView
-from eif_engine.functional.probe import PRIOR_COUNT, HeldOut, folds, over_folds
+from eif_engine.functional.probe import PRIOR_COUNT, Change, FoldSums, HeldOut, folds, over_folds
 from eif_engine.functional.probe_view import ProbeSettings, choose_settings, view
 from eif_engine.functional.pull import Pull, estimate_pull
 from tests import oracles
@@ -97,6 +98,31 @@ def test_sums_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
     again = view(v_NF, labels_N, trust_N, settings(40), pull=Pull(0.3, 0.01), candidates=3)
     torch.testing.assert_close(again.log_odds_N, kept.log_odds_N)
     torch.testing.assert_close(again.score_NJ, kept.score_NJ)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 2**20])
+def test_sums_follow_samples_that_change(monkeypatch: pytest.MonkeyPatch, kept_bytes: int) -> None:
+    monkeypatch.setattr("eif_engine.functional.probe.KEPT_BYTES", kept_bytes)
+    v_NF, labels_N, trust_N = samples()
+    parts = folds(Draws.by_row(40, 0), 5)
+    fold_N = torch.zeros(40, dtype=torch.int64)
+    for fold, rows in enumerate(parts):
+        fold_N[rows] = fold
+    rows_B = torch.tensor([3, 17, 18, 31])
+    new_v = v_NF.index_add(0, rows_B, torch.ones(4, 3, dtype=torch.float64))
+    new_labels = labels_N.index_copy(0, rows_B, (labels_N[rows_B] + 1) % CLASSES)
+    new_trust = trust_N.index_fill(0, rows_B, 0.25)
+    change = Change.of(
+        (v_NF[rows_B], labels_N[rows_B], trust_N[rows_B]),
+        (new_v[rows_B], new_labels[rows_B], new_trust[rows_B]),
+        fold_N[rows_B],
+        num_classes=CLASSES,
+    )
+    sums = FoldSums.of(v_NF, labels_N, trust_N, CLASSES, parts=parts).after(change)
+    anew = FoldSums.of(new_v, new_labels, new_trust, CLASSES, parts=parts)
+    for place in range(5):
+        for found, expected in zip(astuple(sums.others(place)), astuple(anew.others(place)), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_blocks_do_not_change_a_probe() -> None:
