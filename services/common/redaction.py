@@ -18,6 +18,19 @@ _IN_A_TEXT = (
 """What a text must hold in lower case, else it is not searched: most texts of most lines hold none."""
 
 
+_MOST_LEARNT = 60
+_learnt: list[str] = []
+
+
+def learn_secrets(*secrets: str | None) -> None:
+    """Mask these too from now on, in every text of this process: keys that were read while it runs.
+
+    The last 60 are known, so those that were replaced a while ago are masked as well.
+    """
+    _learnt.extend(secret for secret in secrets if secret and len(secret) >= _MIN_SECRET and secret not in _learnt)
+    del _learnt[:-_MOST_LEARNT]
+
+
 def redactor(secrets: Collection[str]) -> Callable[[object], object]:
     """A function that cleans a text, or the texts in a list or a dictionary, and returns other values as they are.
 
@@ -43,7 +56,7 @@ def redactor(secrets: Collection[str]) -> Callable[[object], object]:
 
 
 def _clean(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
+    for secret in (*secrets, *tuple(_learnt)):
         text = text.replace(secret, _MASK)
     lower = text.lower()
     for needle, pattern, replacement in _IN_A_TEXT:

@@ -9,6 +9,7 @@ from pathlib import Path
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider, StaticProvider
 
+from services.common.redaction import learn_secrets
 from services.common.settings import StorageSettings
 from services.common.watched_files import WatchedFiles
 
@@ -59,4 +60,6 @@ def _parse(contents: Sequence[bytes]) -> Credentials:
     access_key, secret_key = section.get("aws_access_key_id"), section.get("aws_secret_access_key")
     if not access_key or not secret_key:
         raise ValueError(f"its section [{PROFILE}] must have aws_access_key_id and aws_secret_access_key")
-    return Credentials(access_key, secret_key, session_token=section.get("aws_session_token") or None)
+    session_token = section.get("aws_session_token") or None
+    learn_secrets(access_key, secret_key, session_token)
+    return Credentials(access_key, secret_key, session_token=session_token)
