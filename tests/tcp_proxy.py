@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from types import TracebackType
 from typing import Self
@@ -79,7 +80,7 @@ class TcpProxy:
             writer.transport.abort()
             return
         self.connections += 1
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        upstream_reader, upstream_writer = await asyncio.open_connection(sock=await _connected(self.target_port))
         self._writers |= {writer, upstream_writer}
         await asyncio.gather(
             self._pump(reader, upstream_writer, counted=False), self._pump(upstream_reader, writer, counted=True)
@@ -108,3 +109,16 @@ class TcpProxy:
             return False
         self._budget = None
         return True
+
+
+async def _connected(port: int) -> socket.socket:
+    """With a small buffer here: what this kernel would take ahead counts as held by the server."""
+    connection = socket.socket()
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -12,7 +12,7 @@ import pytest
 
 from services.common.decisions import read_decisions
 from tests.cli import Ended, run_eif
-from tests.system import System, running_system
+from tests.system import System, make_files, running_system
 
 POLICY = """
 version: 1
@@ -22,9 +22,20 @@ rules:
 """
 
 
+WRONG = {0: "bee", 7: "cat", 14: "ant", 21: "bee", 28: "cat"}
+"""Rows that get a label that is not theirs."""
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("system"), which="influence") as running:
+    folder = tmp_path_factory.mktemp("system")
+    files = make_files(folder)
+    manifest = files / "train.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert all(rows[row]["label"] != label for row, label in WRONG.items())
+    rows = [row | {"label": WRONG.get(number, row["label"])} for number, row in enumerate(rows)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with running_system(folder, which="influence", files=files) as running:
         yield running
 
 
