@@ -30,6 +30,11 @@ def is_open(method: str) -> bool:
     return method.startswith(_OPEN)
 
 
+def domain_of(method: str) -> str:
+    """Of errors of a method: /eif.influence.v1.InfluenceService/... has influence.eif.dev."""
+    return ".".join(reversed(method.removeprefix("/").split(".")[:2])) + ".dev"
+
+
 def guarded(handler: Handler, guard: Guard, *, method: str, domain: str) -> Handler:
     """The handler within a guard."""
     kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.common.errors import ServiceError
-from services.common.handlers import Context, guarded, is_open
+from services.common.handlers import Context, domain_of, guarded, is_open
 
 if TYPE_CHECKING:
     from services.common.handlers import Handler
@@ -37,7 +37,7 @@ class MalformedRequests(grpc.aio.ServerInterceptor):
         make: Callable[..., Handler] = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
-        checked = guarded(handler, _refuse_malformed, method=method, domain=_domain(method))
+        checked = guarded(handler, _refuse_malformed, method=method, domain=domain_of(method))
         behavior = checked.unary_stream if handler.response_streaming else checked.unary_unary
         return make(behavior, _tolerant(read), handler.response_serializer)
 
@@ -57,8 +57,3 @@ def _refuse_malformed(request: object, _context: Context) -> Iterator[None]:
     if isinstance(request, _Malformed):
         raise ServiceError("ARGUMENT_INVALID", "the request is not a message of the type that this method takes")
     yield
-
-
-def _domain(method: str) -> str:
-    """Of errors of a method: /eif.influence.v1.InfluenceService/... has influence.eif.dev."""
-    return ".".join(reversed(method.removeprefix("/").split(".")[:2])) + ".dev"

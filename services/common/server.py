@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.addresses import check_address
 from services.common.calls import CallInterceptor, CallObserver
+from services.common.closing import Closing
 from services.common.connections import Connections
 from services.common.errors import ServiceError
 from services.common.health import HealthServicer
@@ -25,8 +26,7 @@ from services.common.telemetry import CallLog
 DEFAULT_MAX_RECEIVE_BYTES = 4 << 20
 DEFAULT_GRACE_SECONDS = 30.0
 LAME_DUCK_SECONDS = 0.25
-"""Between NOT_SERVING and the closed port. gRPC takes calls from its queue one by one, and answers those that are
-still queued when a server closes with CANCELLED, which clients rightly do not try again."""
+"""Between NOT_SERVING and the first call that is refused, and from then to the closed port."""
 
 Register = Callable[[grpc.aio.Server], object]
 """Adds a servicer to a server: `partial(add_XServicer_to_server, servicer)`."""
@@ -40,17 +40,21 @@ class RunningServer:
         address: `host:port` that it is bound to, with the real port.
         health: Sets the status of each service.
         stopping: Set when the drain begins. Streams that wait for events end when it is set.
+        closing: Refuses new calls at last.
     """
 
     address: str
     server: grpc.aio.Server
     health: HealthServicer
     stopping: asyncio.Event
+    closing: Closing
 
     async def drain(self, grace: float | None = DEFAULT_GRACE_SECONDS) -> None:
         """Health says NOT_SERVING at once; soon new calls are refused; running ones have `grace` seconds to end."""
         await self.health.enter_graceful_shutdown()
         self.stopping.set()
+        await asyncio.sleep(LAME_DUCK_SECONDS)
+        self.closing.close()
         await asyncio.sleep(LAME_DUCK_SECONDS)
         await self.server.stop(grace)
 
@@ -80,9 +84,11 @@ async def start_server(
         ServiceError: ARGUMENT_INVALID when the address cannot be used.
     """
     check_address(listen, insecure=insecure, encrypted=protection.credentials is not None)
+    closing = Closing()
     server = grpc.aio.server(
         interceptors=[
             CallInterceptor([*observers, CallLog()]),
+            closing,
             MalformedRequests(),
             *protection.interceptors.in_order(),
         ],
@@ -99,7 +105,9 @@ async def start_server(
     await server.start()
     for name in ("", *services):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return RunningServer(address=address, server=server, health=health, stopping=stopping or asyncio.Event())
+    return RunningServer(
+        address=address, server=server, health=health, stopping=stopping or asyncio.Event(), closing=closing
+    )
 
 
 async def serve_until_signal(
